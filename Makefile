@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 STUDY_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help study test soak lint format types bench serve clean
+.PHONY: help study test soak lint format types docs bench serve clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,15 +24,20 @@ soak: $(VENV)/test  ## the long tests: many kills, many fuzz cases
 	$(BIN)/python -m pytest -q -m slow
 
 lint: $(VENV)/test  ## check style
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs
 
 format: $(VENV)/test  ## mend style
-	$(BIN)/ruff check --fix src tests benchmarks examples
-	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check --fix src tests benchmarks examples docs
+	$(BIN)/ruff format src tests benchmarks examples docs
 
 types: $(VENV)/test  ## check types
 	$(BIN)/mypy
+
+docs: $(VENV)/test  ## rewrite the generated parts of the documentation
+	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_experiments.py
+	$(BIN)/python docs/make_readme.py
 
 bench: $(VENV)/bench  ## measure against Keras on this machine (an hour)
 	$(BIN)/python benchmarks/engine_speed.py --keras-python $(VENV)/bench/bin/python \

@@ -1,0 +1,422 @@
+"""The torch engine: PyTorch's autograd on the CPU or a GPU, Keras' semantics.
+
+Inside, sequences are time-major [T, B, F], so that a time step is contiguous; pictures come in and
+probabilities go out batch-major. All parameters live in one flat vector, so that an optimiser's
+step is a few operations on one long tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rowwise import config
+from rowwise.engines.torch_cells import recur
+from rowwise.network import READINGS, Join, Network, Node, Output, Picture, pixel_order
+
+Array = NDArray[Any]
+
+name = "torch"
+EVALUATION_BATCH = 500
+_ALIGNMENT = 16  # elements: every parameter starts on a 64-byte line
+
+
+def why_not(network: Network, *, training: bool) -> str | None:
+    """Why this engine cannot serve, or None where it can: it runs every network there is."""
+    return None
+
+
+def predict(
+    network: Network,
+    weights: Mapping[str, Array],
+    images: Array,
+    *,
+    batch: int = EVALUATION_BATCH,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Probabilities [N, C] float32 for images [N, rows, columns], uint8 or float in [0, 1]."""
+    if not len(images):
+        return np.empty((0, network.classes), np.float32)
+    graph = _Graph(network, weights, dtype=torch.float32, device=_device())
+    pixels = _pixels(images, graph)
+    with _threads(threads), torch.no_grad():
+        done = [
+            torch.softmax(graph.logits(part), 1).float().cpu().numpy()
+            for part in torch.split(pixels, batch)
+        ]
+    return np.concatenate(done)
+
+
+class Trainer:
+    """Moves one network's weights over one set of labelled pictures, some steps at a call.
+
+    images [N, rows, columns] uint8 or float in [0, 1]; labels int64 [N]; `state` as `state()`
+    returns it (to go on) or a network's initial weights (to begin). `seed` drives dropout alone;
+    the order of the pictures comes with each call.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        state: Mapping[str, Array],
+        images: Array,
+        labels: NDArray[np.int64],
+        *,
+        seed: int,
+        threads: int | None = None,
+        dtype: type = np.float32,
+    ) -> None:
+        precision = torch.float64 if dtype is np.float64 else torch.float32
+        self._graph = _Graph(network, state, dtype=precision, device=_device())
+        self._images = _pixels(images, self._graph)
+        self._labels = torch.from_numpy(np.array(labels)).to(self._graph.device)
+        self._update = _OPTIMIZERS[network.experiment.optimizer.kind]
+        self._slots = self._graph.slots(network.experiment.optimizer, state)
+        self._experiment = network.experiment
+        self._dropout = torch.Generator(self._graph.device)
+        self._seed = seed
+        self._thread_count = threads
+
+    def run(
+        self, order: NDArray[np.int64], *, batch: int, first_step: int, rates: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Train on `order`'s pictures in batches, the last one possibly partial.
+
+        `first_step` counts optimiser steps since the start of the training (from 0), `rates` has
+        the learning rate of each of these steps. Returns, for each step, the loss summed over its
+        samples and the number of right answers, both taken before the step moves the weights.
+        """
+        losses: list[Tensor] = []
+        right: list[Tensor] = []
+        with _threads(self._thread_count):
+            parts = torch.split(torch.from_numpy(order).to(self._graph.device), batch)
+            for i, (part, rate) in enumerate(zip(parts, rates, strict=True)):
+                mean, correct = self._step(part, first_step + i, float(rate))
+                losses.append(mean.double() * len(part))
+                right.append(correct)
+            # Tensors are read at the end, as a GPU would have to be waited for at each step.
+            return torch.stack(losses).cpu().numpy(), torch.stack(right).cpu().numpy()
+
+    def evaluate(
+        self, images: Array, labels: NDArray[np.int64], *, batch: int = EVALUATION_BATCH
+    ) -> tuple[float, int]:
+        """The sum of the loss over these pictures, and the number of right answers."""
+        pixels = _pixels(images, self._graph)
+        truth = torch.from_numpy(np.array(labels)).to(self._graph.device)
+        with _threads(self._thread_count), torch.no_grad():
+            loss, right = 0.0, 0
+            for x, y in zip(torch.split(pixels, batch), torch.split(truth, batch), strict=True):
+                logits = self._graph.logits(x)
+                loss += float(F.cross_entropy(logits, y, reduction="sum").double())
+                right += int((logits.argmax(1) == y).sum())
+        return loss, right
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """The network's weights as they are now, copied."""
+        return {k: v.detach().float().cpu().numpy().copy() for k, v in self._graph.tensors.items()}
+
+    def state(self) -> dict[str, Array]:
+        """Weights, and the optimiser's slots as `slots/NAME/PARAMETER`: enough to go on exactly."""
+        state: dict[str, Array] = {
+            k: v.detach().cpu().numpy().copy() for k, v in self._graph.tensors.items()
+        }
+        for slot, flat in self._slots.items():
+            for key, view in self._graph.views(flat).items():
+                state[f"slots/{slot}/{key}"] = view.cpu().numpy().copy()
+        return state
+
+    def gradients(self, indices: NDArray[np.int64]) -> dict[str, Array]:
+        """The mean loss' gradient of every trainable parameter on these pictures; nothing moves."""
+        frozen = {k: v.clone() for k, v in self._graph.moving.items()}
+        part = torch.from_numpy(indices).to(self._graph.device)
+        _, _, gradient = self._backward(part, 0)
+        for key, value in frozen.items():
+            self._graph.moving[key].copy_(value)
+        return {k: v.cpu().numpy().copy() for k, v in self._graph.views(gradient).items()}
+
+    def _step(self, part: Tensor, step: int, rate: float) -> tuple[Tensor, Tensor]:
+        loss, correct, gradient = self._backward(part, step)
+        with torch.no_grad():
+            self._clip(gradient)
+            optimizer = self._experiment.optimizer
+            self._update(optimizer, self._graph.flat, gradient, self._slots, step + 1, rate)
+        return loss, correct
+
+    def _backward(self, part: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, number of right answers, and the flat gradient for one batch."""
+        # A generator that starts anew at each step makes a resumed run draw the same masks. On the
+        # CPU it hears the low 32 bits of its seed alone, so seed and step are mixed into them.
+        mixed = np.random.SeedSequence([self._seed, step]).generate_state(1, np.uint64)
+        self._dropout.manual_seed(int(mixed[0]))
+        labels = self._labels[part]
+        logits = self._graph.logits(self._images[part], dropout=self._dropout)
+        loss = F.cross_entropy(logits, labels)
+        gradient = self._graph.gradient(loss)
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return loss.detach(), correct, gradient
+
+    def _clip(self, gradient: Tensor) -> None:
+        clipping = self._experiment.clipping
+        if clipping is None:
+            return
+        limit = clipping.limit
+        if clipping.by == "value":
+            gradient.clamp_(-limit, limit)
+            return
+        whole = clipping.by == "global_norm"
+        for one in [gradient] if whole else self._graph.views(gradient).values():
+            norm = one.norm()
+            one.mul_(torch.where(norm > limit, limit / norm, torch.ones_like(norm)))
+
+
+class _Graph:
+    """A network's tensors, and its forward pass."""
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[str, Array],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        self.dtype = dtype
+        self._nodes = network.nodes
+        self._orders = {
+            node.name: torch.from_numpy(pixel_order(node.layer, network.shape)).to(device)
+            for node in network.nodes
+            if isinstance(node.layer, READINGS)
+        }
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        size = 0
+        for p in network.parameters.values():
+            if p.trainable:
+                self._places[p.name] = (size, p.shape)
+                size += -(-p.size // _ALIGNMENT) * _ALIGNMENT
+        self.flat = torch.zeros(size, dtype=dtype, device=device)
+        self._leaves = {k: v.requires_grad_() for k, v in self.views(self.flat).items()}
+        self.moving: dict[str, Tensor] = {}
+        for key, p in network.parameters.items():
+            value = torch.from_numpy(np.array(weights[key])).to(device, dtype)
+            if p.trainable:
+                self._leaves[key].data.copy_(value)
+            else:
+                self.moving[key] = value
+        everything = {**self._leaves, **self.moving}
+        self.tensors = {k: everything[k] for k in network.parameters}
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """A flat vector's parts by parameter name, each in its shape."""
+        views = {}
+        for key, (start, shape) in self._places.items():
+            views[key] = flat[start : start + int(np.prod(shape))].view(shape).detach()
+        return views
+
+    def slots(self, optimizer: config.Optimizer, state: Mapping[str, Array]) -> dict[str, Tensor]:
+        """The optimiser's flat slots, from a saved state where it has them, else zero."""
+        slots = {slot: torch.zeros_like(self.flat) for slot in slot_names(optimizer)}
+        for slot, flat in slots.items():
+            for key, view in self.views(flat).items():
+                saved = state.get(f"slots/{slot}/{key}")
+                if saved is not None:
+                    view.copy_(torch.from_numpy(np.array(saved)))
+        return slots
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """The loss' gradient as one flat vector."""
+        flat = torch.zeros_like(self.flat)
+        gradients = torch.autograd.grad(loss, list(self._leaves.values()))
+        for view, gradient in zip(self.views(flat).values(), gradients, strict=True):
+            view.copy_(gradient)
+        return flat
+
+    def logits(self, images: Tensor, *, dropout: torch.Generator | None = None) -> Tensor:
+        """Logits [B, C] for flat images [B, rows x columns]; with `dropout` given, in training."""
+        pixels = images.to(self.dtype)
+        if images.dtype == torch.uint8:
+            pixels = pixels / 255
+        outputs: dict[str, Tensor] = {}
+        for node in self._nodes:
+            inputs = [outputs[inbound] for inbound in node.inbound]
+            outputs[node.name] = self._apply(node, inputs, pixels, dropout)
+        return outputs[self._nodes[-1].name]
+
+    def _apply(
+        self, node: Node, inputs: list[Tensor], pixels: Tensor, dropout: torch.Generator | None
+    ) -> Tensor:
+        mine = {p.name.removeprefix(f"{node.name}."): self.tensors[p.name] for p in node.parameters}
+        match node.layer:
+            case Picture():
+                rows, columns = node.output_shape
+                return pixels.view(-1, rows, columns).transpose(0, 1).contiguous()
+            case layer if isinstance(layer, READINGS):
+                order = self._orders[node.name]
+                taken = pixels.t().index_select(0, order.reshape(-1))
+                return taken.view(*order.shape, -1).transpose(1, 2).contiguous()
+            case config.BatchNorm() as layer:
+                return _batch_norm(layer, inputs[0], mine, training=dropout is not None)
+            case config.Recurrent() as layer:
+                return _recurrent(layer, inputs[0], mine)
+            case config.Dropout(rate=rate):
+                return inputs[0] if dropout is None else _drop(inputs[0], rate, dropout)
+            case config.Dense(activation=activation):
+                return _ACTIVATIONS[activation](_affine(inputs[0], mine))
+            case Output():
+                return _affine(inputs[0], mine)
+            case config.Flatten():
+                x = inputs[0]
+                return x.transpose(0, 1).flatten(1) if x.dim() == 3 else x
+            case config.Pool(by=by):
+                return inputs[0].mean(0) if by == "mean" else inputs[0].amax(0)
+            case Join():
+                return torch.cat(inputs, dim=-1)
+        raise TypeError(f"{node.layer!r} is not a layer")
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda z: z,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def _affine(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    return F.linear(x, weights["kernel"].t(), weights["bias"])
+
+
+def _drop(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    keep = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator) >= rate
+    return x * keep / (1 - rate)
+
+
+def _batch_norm(
+    layer: config.BatchNorm, x: Tensor, weights: Mapping[str, Tensor], *, training: bool
+) -> Tensor:
+    """Over the last axis; in training the batch's biased statistics also move the running ones."""
+    mean, variance = weights["moving_mean"], weights["moving_variance"]
+    flat = x.reshape(-1, x.shape[-1])
+    if training:
+        with torch.no_grad():
+            batch_variance, batch_mean = torch.var_mean(flat, 0, correction=0)
+            mean.lerp_(batch_mean, 1 - layer.momentum)
+            variance.lerp_(batch_variance, 1 - layer.momentum)
+    # F.batch_norm is this call behind a refusal of batches of one, whose variance is simply 0.
+    y = torch.batch_norm(
+        flat,
+        weights["gamma"],
+        weights["beta"],
+        None if training else mean,
+        None if training else variance,
+        training,
+        0.0,
+        layer.epsilon,
+        torch.backends.cudnn.enabled,
+    )
+    return y.view_as(x)
+
+
+def _recurrent(layer: config.Recurrent, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    def one_way(x: Tensor, prefix: str = "") -> Tensor:
+        mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        return recur(x, mine, kind=layer.kind, activation=layer.activation)
+
+    if not layer.bidirectional:
+        states = one_way(x)
+        return states if layer.return_sequences else states[-1]
+    forth, back = one_way(x, "forward."), one_way(x.flip(0), "backward.")
+    if layer.return_sequences:
+        return torch.cat([forth, back.flip(0)], dim=-1)
+    return torch.cat([forth[-1], back[-1]], dim=-1)
+
+
+# --- optimisers, in Keras' form ---------------------------------------------------------------
+
+Slots = dict[str, Tensor]
+
+
+def slot_names(optimizer: config.Optimizer) -> tuple[str, ...]:
+    """The names of an optimiser's slots: one vector as long as the parameters each."""
+    match optimizer:
+        case config.Adam() | config.AdamW():
+            return ("momentum", "velocity")
+        case config.RMSprop(momentum=momentum):
+            return ("velocity", "momentum") if momentum else ("velocity",)
+        case config.SGD(momentum=momentum):
+            return ("momentum",) if momentum else ()
+
+
+def _adam(o: Any, p: Tensor, g: Tensor, slots: Slots, step: int, rate: float) -> None:
+    """p -= lr √(1-β2ᵗ)/(1-β1ᵗ) · m / (√v + ε): Keras adds ε before the correction is folded in."""
+    m, v = slots["momentum"], slots["velocity"]
+    m.lerp_(g, 1 - o.beta_1)
+    v.mul_(o.beta_2).addcmul_(g, g, value=1 - o.beta_2)
+    alpha = rate * (1 - o.beta_2**step) ** 0.5 / (1 - o.beta_1**step)
+    p.addcdiv_(m, v.sqrt().add_(o.epsilon), value=-alpha)
+
+
+def _adamw(o: Any, p: Tensor, g: Tensor, slots: Slots, step: int, rate: float) -> None:
+    """p -= lr λ p, of every parameter, then Adam."""
+    p.mul_(1 - rate * o.weight_decay)
+    _adam(o, p, g, slots, step, rate)
+
+
+def _rmsprop(o: Any, p: Tensor, g: Tensor, slots: Slots, step: int, rate: float) -> None:
+    """v = ρ v + (1-ρ) g²; u = g / √(v + ε); p -= lr u, or through momentum b = μ b + lr u."""
+    v = slots["velocity"].mul_(o.rho).addcmul_(g, g, value=1 - o.rho)
+    root = v.add(o.epsilon).sqrt_()
+    if not o.momentum:
+        p.addcdiv_(g, root, value=-rate)
+        return
+    b = slots["momentum"].mul_(o.momentum).addcdiv_(g, root, value=rate)
+    p.sub_(b)
+
+
+def _sgd(o: Any, p: Tensor, g: Tensor, slots: Slots, step: int, rate: float) -> None:
+    """b = μ b - lr g; p += b, or with Nesterov p += μ b - lr g."""
+    if not o.momentum:
+        p.sub_(g, alpha=rate)
+        return
+    b = slots["momentum"].mul_(o.momentum).sub_(g, alpha=rate)
+    if o.nesterov:
+        p.add_(b, alpha=o.momentum).sub_(g, alpha=rate)
+    else:
+        p.add_(b)
+
+
+_OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "rmsprop": _rmsprop, "sgd": _sgd}
+
+# --- tensors and threads ----------------------------------------------------------------------
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _pixels(images: Array, graph: _Graph) -> Tensor:
+    """Images [N, rows, columns] as a flat tensor [N, rows x columns], bytes kept as bytes."""
+    kept = images if images.dtype == np.uint8 else images.astype(np.float64)
+    flat = np.require(kept.reshape(len(images), -1), requirements=["C", "W"])
+    return torch.from_numpy(flat).to(graph.device)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch use `count` threads inside, and what it used before after."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

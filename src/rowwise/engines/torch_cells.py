@@ -1,0 +1,249 @@
+"""Recurrences for autograd: each cell's forward and backward pass through time, written out.
+
+Autograd over single steps spends two thirds of a small network's time in Python and in bookkeeping;
+here a layer is one node of the graph. The projections of all inputs, and all weight gradients, are
+one matrix product each; only h U and its transpose stay inside the loop over time. Sequences are
+time-major, [T, B, ...]. `torch.nn.LSTM` knows no relu; these do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rowwise.cells import Activation, CellKind
+
+
+class Tape(NamedTuple):
+    """What a forward pass fills and the backward pass reads.
+
+    states [T + 1, B, H], the zero state first; gates [T, B, G·H], before the pass x W + b and after
+    it the gates' activations (of the simple RNN, whose gate is its state, left as they were);
+    extra: the LSTM's cell states [T + 1, B, H] and their activations [T, B, H], or the recurrent
+    part of the GRU's candidate [T, B, H].
+    """
+
+    states: Tensor
+    gates: Tensor
+    extra: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def blank(cls, kind: CellKind, projected: Tensor, hidden: int) -> Tape:
+        """A tape for `projected` = x W + b [T, B, G·H], which becomes its gates."""
+        steps, batch, _ = projected.shape
+        before = projected.new_zeros(steps + 1, batch, hidden)
+        if kind == "simple_rnn":
+            return cls(before, projected)
+        one = projected.new_empty(steps, batch, hidden)
+        extra = (torch.zeros_like(before), one) if kind == "lstm" else (one,)
+        return cls(before, projected, extra)
+
+
+class Gradients(NamedTuple):
+    """Gradients of the two projections, each [T, B, G·H]: of x W + b and of h U (+ c).
+
+    They are one and the same tensor but for the GRU.
+    """
+
+    inputs: Tensor
+    recurrent: Tensor
+
+
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+
+
+def _activate_(activation: Activation, z: Tensor) -> Tensor:
+    return z.tanh_() if activation == "tanh" else z.relu_()
+
+
+def _scale_by_slope_(activation: Activation, gradient: Tensor, y: Tensor) -> Tensor:
+    """gradient · act'(z), from y = act(z): 1 - y² for tanh, [y > 0] for relu; in place."""
+    if activation == "tanh":
+        _tanh_backward(gradient, y, grad_input=gradient)
+    else:
+        _relu_backward(gradient, y, 0, grad_input=gradient)
+    return gradient
+
+
+def _scale_by_sigmoid_slope_(gradient: Tensor, y: Tensor) -> Tensor:
+    """gradient · y (1 - y), in place."""
+    _sigmoid_backward(gradient, y, grad_input=gradient)
+    return gradient
+
+
+def _simple_rnn_forward(tape: Tape, u: Tensor, bias: Tensor | None, act: Activation) -> None:
+    states = tape.states
+    for t, z in enumerate(tape.gates):
+        _activate_(act, torch.addmm(z, states[t], u, out=states[t + 1]))
+
+
+def _simple_rnn_backward(
+    tape: Tape, into: Gradients, ut: Tensor, d_states: Tensor, act: Activation
+) -> None:
+    dz = into.inputs
+    later: Tensor | None = None
+    for t in reversed(range(len(dz))):
+        if later is None:
+            dz[t].copy_(d_states[t])
+        else:
+            torch.addmm(d_states[t], later, ut, out=dz[t])
+        later = _scale_by_slope_(act, dz[t], tape.states[t + 1])
+
+
+def _lstm_forward(tape: Tape, u: Tensor, bias: Tensor | None, act: Activation) -> None:
+    states, (memory, squashed) = tape.states, tape.extra
+    hidden = u.shape[0]
+    for t, gates in enumerate(tape.gates):
+        gates.addmm_(states[t], u)
+        i, f, g, o = torch.split(gates, hidden, 1)
+        gates[:, : 2 * hidden].sigmoid_()
+        _activate_(act, g)
+        o.sigmoid_()
+        c = torch.mul(f, memory[t], out=memory[t + 1]).addcmul_(i, g)
+        torch.mul(o, _activate_(act, squashed[t].copy_(c)), out=states[t + 1])
+
+
+def _lstm_backward(
+    tape: Tape, into: Gradients, ut: Tensor, d_states: Tensor, act: Activation
+) -> None:
+    memory, squashed = tape.extra
+    hidden = ut.shape[1]
+    both = slice(0, 2 * hidden)
+    dc = torch.zeros_like(d_states[0])
+    through = torch.empty_like(dc)
+    dh = d_states[-1]
+    for t in reversed(range(len(into.inputs))):
+        gates, dz = tape.gates[t], into.inputs[t]
+        i, f, g, o = torch.split(gates, hidden, 1)
+        di, df, dg, do = torch.split(dz, hidden, 1)
+        torch.mul(dh, squashed[t], out=do)
+        torch.mul(dh, o, out=through)
+        dc.add_(_scale_by_slope_(act, through, squashed[t]))
+        torch.mul(dc, g, out=di)
+        torch.mul(dc, memory[t], out=df)
+        torch.mul(dc, i, out=dg)
+        dc.mul_(f)
+        _scale_by_slope_(act, dg, g)
+        _scale_by_sigmoid_slope_(dz[:, both], gates[:, both])
+        _scale_by_sigmoid_slope_(do, o)
+        if t:
+            dh = torch.addmm(d_states[t - 1], dz, ut)
+
+
+def _gru_forward(tape: Tape, u: Tensor, bias: Tensor | None, act: Activation) -> None:
+    assert bias is not None
+    states, (candidates,) = tape.states, tape.extra
+    hidden = u.shape[0]
+    both, last = slice(0, 2 * hidden), slice(2 * hidden, 3 * hidden)
+    for t, gates in enumerate(tape.gates):
+        by_h = torch.addmm(bias, states[t], u)
+        r, update, n = torch.split(gates, hidden, 1)
+        gates[:, both].add_(by_h[:, both]).sigmoid_()
+        _activate_(act, n.addcmul_(r, candidates[t].copy_(by_h[:, last])))
+        torch.lerp(n, states[t], update, out=states[t + 1])
+
+
+def _gru_backward(
+    tape: Tape, into: Gradients, ut: Tensor, d_states: Tensor, act: Activation
+) -> None:
+    (candidates,) = tape.extra
+    hidden = ut.shape[1]
+    both, last = slice(0, 2 * hidden), slice(2 * hidden, 3 * hidden)
+    dh = torch.zeros_like(d_states[0])
+    for t in reversed(range(len(into.inputs))):
+        gates, dx, du = tape.gates[t], into.inputs[t], into.recurrent[t]
+        r, update, n = torch.split(gates, hidden, 1)
+        dr, d_update, dn = torch.split(dx, hidden, 1)
+        dh.add_(d_states[t])
+        torch.sub(tape.states[t], n, out=d_update).mul_(dh)
+        torch.sub(dh, dh * update, out=dn)
+        _scale_by_slope_(act, dn, n)
+        torch.mul(dn, candidates[t], out=dr)
+        _scale_by_sigmoid_slope_(dx[:, both], gates[:, both])
+        du[:, both].copy_(dx[:, both])
+        torch.mul(dn, r, out=du[:, last])
+        dh.mul_(update).addmm_(du, ut)
+
+
+_Forward = Callable[[Tape, Tensor, Tensor | None, Activation], None]
+_Backward = Callable[[Tape, Gradients, Tensor, Tensor, Activation], None]
+_PASSES: dict[CellKind, tuple[_Forward, _Backward]] = {
+    "simple_rnn": (_simple_rnn_forward, _simple_rnn_backward),
+    "lstm": (_lstm_forward, _lstm_backward),
+    "gru": (_gru_forward, _gru_backward),
+}
+
+
+class Recurrence(torch.autograd.Function):
+    """One direction of a recurrent layer over a whole sequence, from a zero state."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        kernel: Tensor,
+        recurrent_kernel: Tensor,
+        bias: Tensor,
+        recurrent_bias: Tensor | None,
+        kind: CellKind,
+        activation: Activation,
+        needs_backward: bool,
+    ) -> Tensor:
+        """x [T, B, I] → all hidden states [T, B, H]; weights as in `cells.CellWeights`."""
+        steps, batch, features = x.shape
+        projected = torch.addmm(bias, x.reshape(steps * batch, features), kernel)
+        hidden = recurrent_kernel.shape[0]
+        tape = Tape.blank(kind, projected.view(steps, batch, -1), hidden)
+        run, _ = _PASSES[kind]
+        run(tape, recurrent_kernel, recurrent_bias, activation)
+        if needs_backward:
+            ctx.kind, ctx.activation = kind, activation
+            ctx.save_for_backward(x, kernel, recurrent_kernel)
+            ctx.tape = tape
+        return tape.states[1:]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_states: Tensor) -> tuple[Tensor | None, ...]:
+        """Back through time (Werbos 1990): the gradients of x and of each weight."""
+        x, kernel, u = ctx.saved_tensors
+        tape: Tape = ctx.tape
+        _, run = _PASSES[ctx.kind]
+        dz = torch.empty_like(tape.gates)
+        into = Gradients(dz, torch.empty_like(dz) if ctx.kind == "gru" else dz)
+        ut = u.t().contiguous()  # a product with a transposed view is a fifth slower
+        run(tape, into, ut, d_states, ctx.activation)
+        flat_dz, flat_du = dz.flatten(0, 1), into.recurrent.flatten(0, 1)
+        h_prev = tape.states[:-1].flatten(0, 1)
+        d_x = (flat_dz @ kernel.t()).view_as(x) if ctx.needs_input_grad[0] else None
+        d_kernel = x.flatten(0, 1).t() @ flat_dz
+        d_recurrent = h_prev.t() @ flat_du
+        d_bias = flat_dz.sum(0)
+        d_recurrent_bias = flat_du.sum(0) if ctx.needs_input_grad[4] else None
+        return d_x, d_kernel, d_recurrent, d_bias, d_recurrent_bias, None, None, None
+
+
+def recur(
+    x: Tensor,
+    weights: dict[str, Tensor],
+    *,
+    kind: CellKind,
+    activation: Activation,
+) -> Tensor:
+    """All hidden states [T, B, H] of one direction for x [T, B, I], from a zero state."""
+    states: Tensor = Recurrence.apply(  # type: ignore[no-untyped-call]
+        x,
+        weights["kernel"],
+        weights["recurrent_kernel"],
+        weights["bias"],
+        weights.get("recurrent_bias"),
+        kind,
+        activation,
+        torch.is_grad_enabled(),
+    )
+    return states
