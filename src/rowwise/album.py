@@ -1,0 +1,99 @@
+"""What is kept of a data set beside its runs, so that a report needs the runs' folder alone.
+
+data-DIGEST/
+  description.json   the data set in numbers, as `description.describe` counts them
+  pictures.npz       the test images and labels, samples of each class, mean images
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowwise.data import Dataset
+from rowwise.description import describe
+from rowwise.errors import RunError
+from rowwise.files import make_folder, read_json, write_beside, write_json
+
+DESCRIPTION = "description.json"
+PICTURES = "pictures.npz"
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError, RuntimeError)
+
+
+class Album(NamedTuple):
+    """What a report shows of a data set.
+
+    description: plain data, as `Description.to_json` gives it; test_images uint8 [N, rows,
+    columns]; test_labels int64 [N]; samples uint8 [C, K, rows, columns], of the training images,
+    blank where a class has fewer; means float32 [C, rows, columns], the mean training image of
+    each class.
+    """
+
+    description: dict[str, Any]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    samples: NDArray[np.uint8]
+    means: NDArray[np.float32]
+
+
+def place(folder: Path, digest: str) -> Path:
+    """Where `folder` keeps the data set with this digest."""
+    return folder / f"data-{digest[:8]}"
+
+
+def keep(folder: Path, data: Dataset) -> None:
+    """Keep beside a folder's runs what a report shows of their data set; once for each data set."""
+    kept = place(folder, data.digest)
+    if (kept / PICTURES).exists() and (kept / DESCRIPTION).exists():
+        return
+    make_folder(kept)
+    told = describe(data)
+    arrays: dict[str, NDArray[Any]] = {
+        "test_images": data.test_images,
+        "test_labels": data.test_labels,
+        "samples": _stacked(data.train_images, told.samples),
+        "means": told.mean_images,
+    }
+    write_json(kept / DESCRIPTION, {"format": 1, **told.to_json()})
+    write_beside(kept / PICTURES, lambda beside: _save_npz(beside, arrays))
+
+
+def find(folder: Path, digest: str) -> Album | None:
+    """What `keep` kept in `folder` of the data set with this digest, or None.
+
+    Raises RunError where it is damaged.
+    """
+    kept = place(folder, digest)
+    if not (kept / PICTURES).exists() or not (kept / DESCRIPTION).exists():
+        return None
+    fields = [field for field in Album._fields if field != "description"]
+    try:
+        with zipfile.ZipFile(kept / PICTURES) as archive:
+            arrays = {field: _array(archive, field) for field in fields}
+    except DAMAGE as error:
+        raise RunError(f"{kept / PICTURES} is damaged: {error}") from None
+    return Album(description=read_json(kept / DESCRIPTION), **arrays)
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
+
+
+def _stacked(images: NDArray[np.uint8], chosen: tuple[tuple[int, ...], ...]) -> NDArray[np.uint8]:
+    """The chosen images of each class [C, K, rows, columns]; a class with fewer ends in blanks."""
+    most = max(len(indices) for indices in chosen)
+    stacked = np.zeros((len(chosen), most, *images.shape[1:]), np.uint8)
+    for c, indices in enumerate(chosen):
+        stacked[c, : len(indices)] = images[list(indices)]
+    return stacked
+
+
+def _save_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,357 @@
+"""One sitting at a training: from its first step, or from a checkpoint, to its end or a stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowwise import data as datasets
+from rowwise import engines, metrics
+from rowwise.config import Experiment
+from rowwise.data import Dataset
+from rowwise.engines import Choice
+from rowwise.errors import RunError, TrainingDiverged
+from rowwise.events import Callback, Ended, EpochEnded, Event, Started, Stepped, Validating
+from rowwise.network import Network, Weights
+from rowwise.progress import Progress
+from rowwise.result import Result
+from rowwise.runs import Checkpoint, EpochMetrics, Run, Status
+
+Array = NDArray[Any]
+Labels = NDArray[np.int64]
+
+CALL_S = 0.05  # an engine is called for about so long, so that bars move and Ctrl-C is heard
+CHECKPOINT_S = 30.0  # a long epoch is saved so often
+SLICE = 500  # pictures evaluated at a call
+HOPELESS = 1000.0  # a loss of so many times chance level is beyond recall
+BROKEN = "infinite or not a number"
+
+
+class Part(NamedTuple):
+    """Images [N, rows, columns] with their labels int64 [N]."""
+
+    images: Array
+    labels: Labels
+
+
+class Parts(NamedTuple):
+    """What a training learns from, what it is validated on, and what it is tested on."""
+
+    train: Part
+    validation: Part
+    test: Part
+
+
+def parts(experiment: Experiment, data: Dataset) -> Parts:
+    """The parts of `data` as `experiment` uses them. Raises DataError where one would be empty."""
+    train = Part(data.train_images, data.train_labels)
+    test = Part(data.test_images, data.test_labels)
+    if experiment.validation == "test":
+        return Parts(train, test, test)
+    kept, held = datasets.split(data.train_labels, share=experiment.validation)
+    images, labels = train
+    return Parts(Part(images[kept], labels[kept]), Part(images[held], labels[held]), test)
+
+
+def shuffled(count: int, *, seed: int, epoch: int) -> Labels:
+    """The order of `count` pictures in an epoch, a function of seed and epoch alone.
+
+    Raw draws and a stable sort, so that the order is the same with every version of numpy.
+    """
+    draws = np.random.Philox(key=(seed << 64) + epoch).random_raw(count)
+    return np.argsort(draws, kind="stable")
+
+
+def slices(count: int) -> Iterator[slice]:
+    """Cuts of at most `SLICE` pictures; fixed, as sums depend on them in the last digit."""
+    for first in range(0, count, SLICE):
+        yield slice(first, min(first + SLICE, count))
+
+
+class _Interrupted(Exception):
+    """`stop` said True."""
+
+
+class Session:
+    """One sitting at a training: `Session(...).go()`. Where `run` is None, nothing is written."""
+
+    def __init__(
+        self,
+        network: Network,
+        parts: Parts,
+        choice: Choice,
+        threads: int,
+        start: Weights,
+        run: Run | None,
+        callbacks: Sequence[Callback],
+        stop: Callable[[], bool],
+    ) -> None:
+        self._network, self._experiment = network, (experiment := network.experiment)
+        self._train, self._validation, self._test = parts
+        self._choice, self._threads = choice, threads
+        self._run, self._callbacks, self._stop = run, callbacks, stop
+        self._steps = -(-len(self._train.labels) // experiment.batch)
+        saved = run.checkpoint() if run else None
+        self._good = saved or Checkpoint(dict(start), {}, asdict(Progress()))
+        try:
+            self._progress = Progress(**self._good.progress)
+        except (TypeError, ValueError):
+            raise RunError(
+                f"the checkpoint of {experiment.name} is damaged: its progress is not one that "
+                f"rowwise keeps"
+            ) from None
+        self._best: Weights = self._good.best
+        self._trainer = engines.training_engine(choice.name).Trainer(
+            network,
+            self._good.state,
+            *self._train,
+            seed=experiment.seed,
+            threads=threads,
+        )
+        self._saved_at = time.monotonic()
+        self._steps_a_call = 1
+        if saved is None:
+            self._save()
+
+    def go(self) -> Result:
+        """Train to the end, or until interrupted; the status says which.
+
+        Raises TrainingDiverged; the run's folder then keeps the last good weights.
+        """
+        self._tell_start()
+        try:
+            return self._train_and_test()
+        except TrainingDiverged as error:
+            self._keep_last_good(str(error))
+            raise
+
+    def _train_and_test(self) -> Result:
+        try:
+            while (ending := self._progress.ending(self._experiment)) is None:
+                self._train_epoch()
+                self._validate()
+            return self._finish(*ending)
+        except _Interrupted:
+            self._save()
+            return self._result("interrupted", self._where(), self._trainer.weights())
+
+    def _tell(self, event: Event) -> None:
+        for callback in self._callbacks:
+            callback(event)
+
+    def _tell_start(self) -> None:
+        event = Started(
+            experiment=self._experiment,
+            network=self._network,
+            engine=self._choice,
+            threads=self._threads,
+            folder=self._run.folder if self._run else None,
+            samples=len(self._train.labels),
+            validation_samples=len(self._validation.labels),
+            steps=self._steps,
+            epochs_done=self._progress.epoch,
+            steps_done=self._progress.step,
+        )
+        self._tell(event)
+
+    # --- an epoch -----------------------------------------------------------------------------
+
+    def _train_epoch(self) -> None:
+        p, batch = self._progress, self._experiment.batch
+        order = shuffled(len(self._train.labels), seed=self._experiment.seed, epoch=p.epoch)
+        while p.step < self._steps:
+            count = min(self._steps_a_call, self._steps - p.step)
+            first = p.epoch * self._steps + p.step
+            began = time.perf_counter()
+            losses, right = self._trainer.run(
+                order[p.step * batch : (p.step + count) * batch],
+                batch=batch,
+                first_step=first,
+                rates=self._rates(first, count),
+            )
+            seconds = time.perf_counter() - began
+            p.add(losses, right, seconds)
+            self._check_losses(losses)
+            self._tell(self._stepped())
+            self._steps_a_call = max(1, min(2 * count, int(CALL_S / (seconds / count))))
+            self._pause()
+
+    def _rates(self, first: int, count: int) -> NDArray[np.float64]:
+        schedule, total = self._experiment.schedule, self._steps * self._experiment.epochs
+        peak = self._experiment.optimizer.learning_rate
+        return np.array([peak * schedule.factor(s, total) for s in range(first, first + count)])
+
+    def _check_losses(self, losses: NDArray[np.float64]) -> None:
+        p = self._progress
+        for step, loss in enumerate(losses.tolist(), p.step - len(losses) + 1):
+            place = f"in step {step} of {self._steps} of epoch {p.epoch + 1}"
+            self._check_loss("loss", loss / self._experiment.batch, place)
+
+    def _check_loss(self, name: str, mean: float, place: str) -> None:
+        if not mean < HOPELESS * math.log(self._network.classes):
+            grown = f"{HOPELESS:,.0f} times chance level" if math.isfinite(mean) else BROKEN
+            raise self._diverged(f"the {name} became {grown} {place}")
+
+    def _check_state(self, state: Mapping[str, Array]) -> None:
+        if not all(np.isfinite(value).all() for value in state.values()):
+            raise self._diverged(f"weights became {BROKEN} in epoch {self._progress.epoch + 1}")
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        kept = f"; the last good weights, {self._last_good()}, are kept" if self._run else ""
+        return TrainingDiverged(
+            f"{self._experiment.name} diverged: {what}{kept}; "
+            f"a smaller optimizer.learning_rate or a clipping may help"
+        )
+
+    def _last_good(self) -> str:
+        epoch, step = self._good.progress["epoch"], self._good.progress["step"]
+        if step:
+            return f"after step {step} of epoch {epoch + 1}"
+        return f"after epoch {epoch}" if epoch else "as they began"
+
+    def _stepped(self) -> Stepped:
+        p = self._progress
+        seen = min(p.step * self._experiment.batch, len(self._train.labels))
+        return Stepped(
+            epoch=p.epoch + 1,
+            epochs=self._experiment.epochs,
+            step=p.step,
+            steps=self._steps,
+            loss=p.loss_sum / seen,
+            accuracy=p.right / seen,
+            train_s=p.train_s,
+        )
+
+    def _pause(self) -> None:
+        """Between two calls: hear Ctrl-C, and save a long epoch now and then."""
+        if self._stop():
+            raise _Interrupted
+        if time.monotonic() - self._saved_at > CHECKPOINT_S:
+            self._save()
+
+    def _validate(self) -> None:
+        p, epochs = self._progress, self._experiment.epochs
+        images, labels = self._validation
+        began = time.perf_counter()
+        loss, right = 0.0, 0
+        for cut in slices(len(labels)):
+            part_loss, part_right = self._trainer.evaluate(images[cut], labels[cut])
+            loss, right = loss + part_loss, right + part_right
+            self._tell(Validating(p.epoch + 1, epochs, cut.stop, len(labels)))
+            if self._stop():
+                raise _Interrupted
+        self._check_loss("validation loss", loss / len(labels), f"after epoch {p.epoch + 1}")
+        samples, held = len(self._train.labels), len(labels)
+        row = EpochMetrics(
+            epoch=p.epoch + 1,
+            loss=p.loss_sum / samples,
+            accuracy=p.right / samples,
+            val_loss=loss / held,
+            val_accuracy=right / held,
+            train_s=p.train_s,
+            val_s=time.perf_counter() - began,
+            steps=self._steps,
+        )
+        self._close_epoch(row)
+        self._tell(EpochEnded(row, epochs))
+
+    def _close_epoch(self, row: EpochMetrics) -> None:
+        self._check_state(state := self._trainer.state())
+        self._progress.close_epoch(row)
+        rule = self._experiment.early_stopping
+        if rule is not None and self._progress.watch(rule, row) and rule.restore_best:
+            self._best = self._trainer.weights()
+        self._keep(state)
+
+    # --- what is kept -------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self._check_state(state := self._trainer.state())
+        self._keep(state)
+
+    def _keep(self, state: dict[str, Array]) -> None:
+        """Make this the state that a resumed training goes on from."""
+        self._good = Checkpoint(state, self._best, asdict(self._progress))
+        self._saved_at = time.monotonic()
+        if self._run is not None:
+            self._run.save_checkpoint(self._good)
+            self._run.save_metrics(self._progress.rows)
+
+    def _finish(self, status: Status, sentence: str) -> Result:
+        """Read the test images with the final weights, and write everything."""
+        weights = self._best or self._trainer.weights()
+        began = time.perf_counter()
+        reader = engines.engine(self._choice.name)
+        read = []
+        for cut in slices(len(self._test.labels)):
+            images = self._test.images[cut]
+            read.append(reader.predict(self._network, weights, images, threads=self._threads))
+            if self._stop():
+                raise _Interrupted
+        test_s = time.perf_counter() - began
+        return self._result(status, sentence, weights, np.concatenate(read), test_s)
+
+    def _where(self) -> str:
+        p, epochs = self._progress, self._experiment.epochs
+        place = f"in epoch {p.epoch + 1} of {epochs}, step {p.step} of {self._steps}"
+        if p.ending(self._experiment):
+            place = "while the test images were read"
+        return f"interrupted {place}{'; all of it is saved' if self._run else ''}"
+
+    def _keep_last_good(self, sentence: str) -> None:
+        if self._run is not None:
+            good = {k: self._good.state[k] for k in self._network.parameters}
+            self._run.save_weights(good)
+            self._run.update(status="diverged", sentence=sentence, **self._books())
+            self._run.remove_checkpoint()
+        self._tell(Ended("diverged", sentence, None))
+
+    def _books(self) -> dict[str, Any]:
+        p = self._progress
+        return {"epochs_done": p.epoch, "best_epoch": p.best_epoch, "timings": p.timings}
+
+    def _result(
+        self,
+        status: Status,
+        sentence: str,
+        weights: Weights,
+        probabilities: NDArray[np.float32] | None = None,
+        test_s: float = 0.0,
+    ) -> Result:
+        labels = self._test.labels
+        loss = accuracy = None
+        if probabilities is not None:
+            loss = metrics.cross_entropy(labels, probabilities)
+            accuracy = metrics.accuracy(labels, probabilities)
+        if self._run is not None:
+            books = self._books()
+            books["timings"] = books["timings"].model_copy(update={"test_s": test_s})
+            if probabilities is not None:
+                self._run.save_weights(weights)
+                self._run.save_predictions(labels, probabilities)
+                self._run.save_metrics(self._progress.rows)
+            self._run.update(
+                status=status, sentence=sentence, test_loss=loss, test_accuracy=accuracy, **books
+            )
+            if probabilities is not None:
+                self._run.remove_checkpoint()
+        self._tell(Ended(status, sentence, accuracy))
+        return Result(
+            experiment=self._experiment,
+            network=self._network,
+            weights=weights,
+            metrics=self._progress.rows,
+            status=status,
+            sentence=sentence,
+            engine=self._choice,
+            probabilities=probabilities,
+            test_loss=loss,
+            test_accuracy=accuracy,
+            folder=self._run.folder if self._run else None,
+        )

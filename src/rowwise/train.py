@@ -1,0 +1,213 @@
+"""Train one network: `fit(experiment, data) -> Result`. Prints nothing, calls back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowwise import engines, runs, session
+from rowwise.config import Experiment
+from rowwise.data import Dataset
+from rowwise.engines import Choice
+from rowwise.errors import RunError, TrainingDiverged
+from rowwise.events import Callback
+from rowwise.network import Network, Weights
+from rowwise.result import Result as Result
+from rowwise.runs import Run
+from rowwise.session import Parts, Session
+
+Array = NDArray[Any]
+
+
+def fit(
+    experiment: Experiment,
+    data: Dataset,
+    *,
+    out: str | Path | None = None,
+    engine: str = "auto",
+    threads: int | None = None,
+    resume: bool = False,
+    init_from: Run | Weights | None = None,
+    callbacks: Sequence[Callback] = (),
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Train `experiment` on `data`.
+
+    `out` is the run's folder (None keeps everything in memory). With `resume`, a run in `out` goes
+    on to the bit-identical result of one that was never interrupted, with the engine and the
+    threads that it began with; a finished one is read; where there is none, it begins.
+    `init_from` gives the weights to start from. Each of `callbacks` is called with every event.
+    `stop` is asked about every 50 ms; once it says True, the state is saved and the result's
+    status is "interrupted".
+
+    Raises NetworkError, EngineError, RunError (the folder is in use, foreign, or of another
+    experiment) and TrainingDiverged (the folder then keeps the last good weights).
+    """
+    network = Network(experiment, data.shape, len(data.classes))
+    parts = session.parts(experiment, data)
+    run = None
+    if out is not None:
+        run = earlier(out, experiment, data, engine=engine, threads=threads, resume=resume)
+    if run is not None:
+        if over(run):
+            return _result(run)
+        _check_start(run, init_from)
+        engine, threads = run.record.engine.name, run.record.engine.threads
+    choice = engines.choose(engine, network, training=True)
+    if run is not None:
+        choice = Choice(choice.name, run.record.engine.why)
+    threads = threads if threads is not None else engines.usable_cores()
+    start = _initial(network, experiment, init_from)
+    if out is None:
+        return Session(network, parts, choice, threads, start, None, callbacks, stop).go()
+    with runs.locked(folder := Path(out)):
+        meanwhile = earlier(out, experiment, data, engine=engine, threads=threads, resume=resume)
+        if meanwhile is not None and over(meanwhile):
+            return _result(meanwhile)
+        if meanwhile is None:
+            record = _record(network, data, parts, choice, threads, _source(init_from))
+            run = Run.create(folder, record, experiment, threads)
+            return Session(network, parts, choice, threads, start, run, callbacks, stop).go()
+        sitting = Session(network, parts, choice, threads, start, meanwhile, callbacks, stop)
+        # Not before its checkpoint was read: a damaged one changes nothing.
+        meanwhile.begin(experiment, threads, resumed=meanwhile.record.resumed + 1)
+        return sitting.go()
+
+
+def earlier(
+    out: str | Path,
+    experiment: Experiment,
+    data: Dataset,
+    *,
+    engine: str = "auto",
+    threads: int | None = None,
+    resume: bool = True,
+) -> Run | None:
+    """The run that `fit` would go on with in `out`, or None where it would begin one.
+
+    Raises RunError where it could do neither: the folder is foreign, or holds a run that began
+    with another experiment, data, engine or number of threads, or any run without `resume`.
+    """
+    folder = Path(out)
+    if not (folder / runs.RECORD).exists():
+        runs.check_free(folder, what="a new run")
+        return None
+    run = Run.open(folder)
+    record, before = run.record, run.record.engine
+    if not resume:
+        raise RunError(
+            f"{folder} already holds a run ({run.status}); go on with --resume, "
+            f"or choose another --out"
+        )
+    if record.experiment_digest != experiment.digest:
+        raise RunError(
+            f"a run is resumed with the configuration that it began with, {folder} began with "
+            f"another one (see {runs.EXPERIMENT} there); choose another --out"
+        )
+    if record.data.digest != data.digest:
+        raise RunError(
+            f"a run is resumed on the data that it began with, {folder} began on "
+            f"{record.data.name} ({record.data.digest[:8]}), got "
+            f"{data.name} ({data.digest[:8]}); choose another --out"
+        )
+    # Others would round otherwise.
+    same = engine in ("auto", before.name) and threads in (None, before.threads)
+    if not over(run) and not same:
+        raise RunError(
+            f"a run is resumed with the engine and threads that it began with, {folder} began "
+            f"with {before.name} and {before.threads}, got {engine} and {threads}; leave them out"
+        )
+    return run
+
+
+def evaluate(
+    network: Network,
+    weights: Mapping[str, Array],
+    images: Array,
+    *,
+    engine: str = "auto",
+    threads: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[NDArray[np.float32], Choice]:
+    """Probabilities [N, C] of a saved network for any pictures, and the engine that read them."""
+    choice = engines.choose(engine, network, training=False)
+    reader = engines.engine(choice.name)
+    read = [np.empty((0, network.classes), np.float32)]
+    for cut in session.slices(len(images)):
+        if stop():
+            raise KeyboardInterrupt
+        read.append(reader.predict(network, weights, images[cut], threads=threads))
+    return np.concatenate(read), choice
+
+
+def over(run: Run) -> bool:
+    """Whether nothing is left to train: the run ended, or diverged and would diverge again."""
+    return run.ended or run.status == "diverged"
+
+
+def _result(run: Run) -> Result:
+    run.remove_checkpoint()  # a process killed in its very last step left it
+    if run.status == "diverged":
+        raise TrainingDiverged(run.record.sentence)
+    return Result.read(run)
+
+
+def _check_start(run: Run, init_from: Run | Weights | None) -> None:
+    """A run that goes on began from certain weights; others cannot be put in their place."""
+    began, given = run.record.initialised_from, _source(init_from)
+    if init_from is not None and given != began:
+        raise RunError(
+            f"a run is resumed from the weights that it began with, {run.folder} began from "
+            f"{began or 'fresh ones'}, got {given}; leave --init-from out"
+        )
+    if init_from is None and began and run.checkpoint() is None:
+        raise RunError(
+            f"{run.folder} began from {began} and was stopped before its first step; "
+            f"give the same --init-from again"
+        )
+
+
+def _source(init_from: Run | Weights | None) -> str:
+    if init_from is None:
+        return ""
+    return str(init_from.folder) if isinstance(init_from, Run) else "given weights"
+
+
+def _initial(network: Network, experiment: Experiment, init_from: Run | Weights | None) -> Weights:
+    if init_from is None:
+        return network.initialise(seed=experiment.seed)
+    if isinstance(init_from, Run):
+        return network.check(init_from.weights(), where=f"--init-from {init_from.folder}")
+    return network.check(init_from, where="init_from")
+
+
+def _record(
+    network: Network, data: Dataset, parts: Parts, choice: Choice, threads: int, source: str
+) -> runs.Record:
+    experiment = network.experiment
+    return runs.Record(
+        name=experiment.name,
+        seed=experiment.seed,
+        status="training",
+        experiment_digest=experiment.digest,
+        data=runs.DataIdentity(
+            name=data.name,
+            digest=data.digest,
+            source=data.source,
+            fallback=data.fallback,
+            classes=data.classes,
+            shape=data.shape,
+            train=len(parts.train.labels),
+            validation=len(parts.validation.labels),
+            test=len(parts.test.labels),
+        ),
+        engine=runs.EngineIdentity(name=choice.name, why=choice.why, threads=threads),
+        parameters=network.count,
+        initialised_from=source,
+        started=runs.now(),
+        updated=runs.now(),
+    )
