@@ -40,7 +40,7 @@ def table(a: dict[str, list[float]], b: dict[str, list[float]], published: dict[
         "| Rowwise - Keras, 95 % interval |",
         "|---|---|---|---|---|",
     ]
-    for name in a:
+    for name in (name for name in published if name in a and name in b):
         cells = []
         for values in (a[name], b[name]):
             seeds = ", ".join(f"{100 * v:.2f}" for v in values)
