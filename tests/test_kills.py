@@ -158,12 +158,14 @@ seeds = 2
 [[experiments]]
 name = "a-lstm"
 layers = [{ kind = "batch_norm" }, { kind = "lstm", units = 16 }, { kind = "dropout", rate = 0.2 }]
+batch = 256
 epochs = 1
 
 [[experiments]]
 name = "b-rnn"
 layers = [{ kind = "simple_rnn", units = 16 }]
 optimizer = "rmsprop"
+batch = 256
 epochs = 2
 validation = 0.1
 """

@@ -42,7 +42,7 @@ def test_the_python_block_runs_as_written(home, capfd):
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
     said = capfd.readouterr()
     assert "Total params: " in said.out
-    assert "test images read rightly" in said.out
+    assert "% of the test images read rightly" in said.out
     assert "Epoch 10/10" in said.err
 
 
