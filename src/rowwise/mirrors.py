@@ -258,12 +258,13 @@ def _download(url: str, sink: _Sink, quiet_s: float, meter: _Meter | None) -> _F
         fetch_url(url, sink, None)
     except _Failure as failure:
         return failure
-    except requests.HTTPError as error:
-        status = error.response.status_code
-        lasting = status < 500 and status not in (408, 425, 429)
-        return _Failure(f"answered {status} {error.response.reason}", lasting=lasting)
     except (requests.RequestException, OSError, ValueError) as error:
-        return _Failure(_root_cause(error), lasting=False)
+        refusal = error.response if isinstance(error, requests.HTTPError) else None
+        if refusal is None:
+            return _Failure(_root_cause(error), lasting=False)
+        status = refusal.status_code
+        lasting = status < 500 and status not in (408, 425, 429)
+        return _Failure(f"answered {status} {refusal.reason}", lasting=lasting)
     finally:
         for answer in answers:  # pooch leaves the connection of a failed download open
             answer.close()
