@@ -389,6 +389,11 @@ def test_foreign_weights_are_one_line(copied, change, message):
         ({"told": lambda m: {"format": m["format"]}}, "is damaged: it has no progress"),
         ({"told": lambda m: m | {"progress": '{"epocs": 1}'}}, "checkpoint of small is damaged"),
         ({"told": lambda m: m | {"progress": "[]"}}, "is damaged"),
+        (
+            {"tensors": lambda t: {k: v for k, v in t.items() if "velocity" not in k}},
+            "got it without",
+        ),
+        ({"tensors": lambda t: t | {"x": np.zeros(1)}}, "x is foreign"),
         ({"tensors": lambda t: {k: v for k, v in t.items() if "kernel" not in k}}, "is missing"),
         ({"tensors": lambda t: {k: v[:1] for k, v in t.items()}}, "must have the shape"),
     ],

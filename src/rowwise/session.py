@@ -114,6 +114,11 @@ class Session:
             seed=experiment.seed,
             threads=threads,
         )
+        if saved is not None and (lost := self._trainer.state().keys() - saved.state.keys()):
+            raise RunError(
+                f"the checkpoint of {experiment.name} is damaged: it must hold all the state of "
+                f"this training, got it without {min(lost)}; choose another --out"
+            )
         self._saved_at = time.monotonic()
         self._steps_a_call = 1
         if saved is None:
