@@ -7,21 +7,14 @@ step is a few operations on one long tensor.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-# OpenMP reads this once, when PyTorch loads it. By default its threads spin at the barrier after
-# every operation: as soon as another process wants a core, each wait lasts until that one's turn
-# is over, and training gets tens of times slower. Sleeping threads share a machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rowwise import config
