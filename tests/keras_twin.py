@@ -211,16 +211,31 @@ def keras_optimizer(experiment: config.Experiment) -> Any:
 
 
 def compiled(case: Case) -> KerasTwin:
-    """The case in Keras with its weights, ready to train with the accuracy as its metric."""
+    """The case in Keras with its weights, ready to train on `targets` with the accuracy as metric.
+
+    Keras' sparse loss knows no label smoothing, so with it the targets are one-hot vectors.
+    """
+    import keras
+
     twin = KerasTwin(case.network)
     twin.load(case.weights)
+    smoothing = case.experiment.label_smoothing
+    one_hot = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
     twin.model.compile(
         optimizer=keras_optimizer(case.experiment),
-        loss="sparse_categorical_crossentropy",
+        loss=one_hot if smoothing else "sparse_categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=False,
     )
     return twin
+
+
+def targets(case: Case, labels: Array) -> Array:
+    """Labels [N] in the form that the loss of `compiled` takes."""
+    if not case.experiment.label_smoothing:
+        return labels
+    one_hot: Array = np.eye(case.classes)[labels]
+    return one_hot
 
 
 @cache

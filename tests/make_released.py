@@ -1,6 +1,7 @@
 """Make tests/released/VERSION: one of each kind of file that this version writes.
 
-Run it once for a release, `python tests/make_released.py`, and commit what it made; what was
+Run it once for a release, `ROWWISE_ISA=portable python tests/make_released.py` (a path that every
+machine can go on with), and commit what it made; what was
 released is never made again. `test_released.py` opens the files of every version.
 """
 

@@ -14,7 +14,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from rowwise import runs, session
+from rowwise import engines, runs, session
 from rowwise.config import Experiment
 from rowwise.events import Event
 from rowwise.result import Result
@@ -31,9 +31,29 @@ LAYERS = (
 )
 
 
+# What `auto` trains and reads with on this machine, or None.
+TRAINS, READS = (
+    next((name for name in order if engines.missing(name) is None), None)
+    for order in (engines.TRAINING_ORDER, engines.READING_ORDER)
+)
+
+
+def trainer_or_skip() -> None:
+    """Skip all tests of a file where no engine trains."""
+    if TRAINS is None:
+        reasons = "; ".join(str(engines.missing(name)) for name in engines.TRAINING_ORDER)
+        pytest.skip(f"needs an engine that trains: {reasons}", allow_module_level=True)
+
+
 def torch_or_skip() -> None:
-    """Skip all tests of a file where the only engine that trains is missing."""
-    pytest.importorskip("torch", reason="needs an engine that trains: rowwise[torch]")
+    """Skip a test, or all tests of a file, of what the torch engine does."""
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'rowwise[torch]'")
+
+
+def engine_or_skip(name: str) -> None:
+    """Skip a test of an engine that this machine lacks, with the engine's own reason."""
+    if (reason := engines.missing(name)) is not None:
+        pytest.skip(f"needs the engine {name}: {reason}")
 
 
 def experiment(name: str = "small", **settings: Any) -> Experiment:

@@ -41,6 +41,7 @@ from made_faults import (
     weights,
 )
 from PIL import Image
+from small_training import TRAINS
 
 
 class Case(NamedTuple):
@@ -474,7 +475,7 @@ CASES = [
     Case(
         "an unknown engine",
         f"{TRAIN} --set seed=2 --engine tensorflow",
-        "an engine is one of auto, plain, torch, got 'tensorflow'",
+        "an engine is one of auto, native, plain, torch, got 'tensorflow'",
     ),
     Case(
         "the plain engine to train",
@@ -576,13 +577,13 @@ CASES = [
     Case(
         "another number of threads",
         f"{TRAIN.replace('threads 1', 'threads 2')} --resume",
-        "a run is resumed with the engine and threads that it began with, runs/tiny-s0 began with torch and 1, got auto and 2; leave them out",
+        "a run is resumed with the engine, precision and threads that it began with, runs/tiny-s0 began with threads 1, got 2; leave it out",
         interrupted(),
     ),
     Case(
         "another engine",
         f"{TRAIN} --resume --engine plain",
-        "a run is resumed with the engine and threads that it began with, runs/tiny-s0 began with torch and 1, got plain and 1; leave them out",
+        f"a run is resumed with the engine, precision and threads that it began with, runs/tiny-s0 began with engine {TRAINS}, got plain; leave it out",
         interrupted(),
     ),
     Case(

@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 from conftest import DIGITS, TINY, train
 from made_data import empty_machine, save_npz, write_csv, write_idx, write_pictures
+from small_training import READS, TRAINS
 
-from rowwise import cli, data, doctor, runs, terminal
+from rowwise import cli, data, doctor, metrics, runs, terminal
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
 DOCS = Path(__file__).parent.parent / "docs"
@@ -110,9 +111,11 @@ def test_train_tells_what_keras_tells(tiny, rowwise):
     answer = rowwise("train", tiny, *DIGITS)
     assert answer.code == 0
     first, *epochs = answer.err.splitlines()
+    choice = runs.Run.open("runs/tiny-s0").record.engine
+    assert choice.name == TRAINS
     assert first == (
         "tiny, seed 0: 666 parameters, 1,438 training and 359 validation images, batch 64, adam; "
-        "engine torch (the first in auto's order that can train this network), 1 thread"
+        f"engine {choice.name} ({choice.why}), 1 thread"
     )
     assert [EPOCH.fullmatch(line).groups() for line in epochs] == [
         ("1", "2", "23"),
@@ -147,7 +150,7 @@ def test_train_as_json_is_an_object_an_event(tiny, rowwise, monkeypatch):
     assert {"stepped", "validating"} < set(kinds)
     started, ended = events[0], events[-1]
     assert started["parameters"] == 666
-    assert started["engine"]["name"] == "torch"
+    assert started["engine"]["name"] == TRAINS
     assert started["experiment"]["name"] == "tiny"
     epochs = [event for event in events if event["event"] == "epochended"]
     assert epochs[1]["val_accuracy"] == ended["test_accuracy"]
@@ -275,14 +278,23 @@ def test_evaluate_says_the_same_as_the_training(trained, rowwise):
     told = parsed(rowwise("evaluate", run, "--json").out)
     assert told["accuracy"] == record["test_accuracy"]
     assert told["loss"] == pytest.approx(record["test_loss"], abs=1e-5)
-    assert told["engine"] == "plain"
+    assert told["engine"] == READS
     assert told["low"] < told["accuracy"] < told["high"]
-    said = rowwise("evaluate", run, "--engine", "torch")
+    said = rowwise("evaluate", run, "--engine", "plain")
     assert re.fullmatch(
         rf"tiny-s0 on digits, test images: {told['right']} of 359 right, accuracy \d\d\.\d\d % "
-        r"\(95 % interval \d\d\.\d\d to \d\d\.\d\d\), loss \d\.\d{4}, engine torch\n",
+        r"\(95 % interval \d\d\.\d\d to \d\d\.\d\d\), loss \d\.\d{4}, engine plain\n",
         said.out,
     )
+
+
+def test_evaluate_counts_label_smoothing_as_the_training_did(tiny, rowwise):
+    train(tiny, *DIGITS, "--set", "label_smoothing=0.5", "--set", "epochs=1", "--out", "runs")
+    record = parsed(Path("runs/tiny-s0/run.json").read_text())
+    told = parsed(rowwise("evaluate", "runs/tiny-s0", "--json").out)
+    assert told["loss"] == pytest.approx(record["test_loss"], abs=1e-5)
+    said = runs.Run.open("runs/tiny-s0").predictions()
+    assert told["loss"] > metrics.cross_entropy(said.labels, said.probabilities) + 0.01
 
 
 def test_evaluate_without_data_never_takes_other_data(kept, rowwise):
@@ -366,7 +378,7 @@ def test_doctor(home, rowwise, monkeypatch):
     assert re.search(r"^ok +engine plain: reads$", answer.out, re.MULTILINE)
     assert re.search(r"^missing +data mnist: MNIST could not be had: ", answer.out, re.MULTILINE)
     found = parsed(rowwise("doctor", "--json").out)
-    assert {check["kind"] for check in found} == {"machine", "engine", "data", "extra"}
+    assert {check["kind"] for check in found} == {"machine", "engine", "path", "data", "extra"}
     assert all(check.keys() == {"kind", "name", "present", "told"} for check in found)
     absent = doctor._extra("study", ("no-such-package", "numpy"))
     assert absent.told == "no-such-package not installed: pip install 'rowwise[study]'"

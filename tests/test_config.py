@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
+from typing import Annotated
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field, create_model
 
 from rowwise.config import (
     Adam,
@@ -24,6 +27,7 @@ from rowwise.config import (
     shipped_studies,
 )
 from rowwise.errors import ConfigError
+from rowwise.settings import Later, Settings, content_digest
 
 LSTM = {"kind": "lstm", "units": 8}
 TINY = {"name": "tiny", "layers": [LSTM]}
@@ -124,6 +128,7 @@ shared_keys = {
     "clipping": st.fixed_dictionaries(
         {"limit": rate}, optional={"by": st.sampled_from(["value", "norm", "global_norm"])}
     ),
+    "label_smoothing": decay,
     "batch": st.integers(1, 65536),
     "epochs": st.integers(1, 100_000),
     "seed": seed,
@@ -250,7 +255,8 @@ REFUSED = [
     (
         {"zzz": 3},
         "unknown key 'zzz'; known: batch, branches, clipping, early_stopping, epochs, format, "
-        "layers, name, note, optimizer, published, reading, schedule, seed, validation",
+        "label_smoothing, layers, name, note, optimizer, published, reading, schedule, seed, "
+        "validation",
     ),
     ({"": 3}, "unknown key ''; known: batch, …"),
     (
@@ -382,6 +388,13 @@ REFUSED = [
         {"optimizer": {"kind": "adam", "learning_rate": "fast"}},
         "optimizer.learning_rate: should be a number, got 'fast'",
     ),
+    ({"label_smoothing": 1.0}, "label_smoothing: should be less than 1, got 1.0"),
+    (
+        {"label_smoothing": -0.1},
+        "label_smoothing: should be greater than or equal to 0, got -0.1",
+    ),
+    ({"label_smoothing": "0.1"}, "label_smoothing: should be a number, got '0.1'"),
+    ({"smoothing": 0.1}, "unknown key 'smoothing'; did you mean 'label_smoothing'?"),
     ({"clipping": 1.0}, "clipping: should be a table of keys, got 1.0"),
     ({"clipping": {}}, "clipping.limit: this key must be given"),
     (
@@ -431,6 +444,7 @@ def test_numbers_that_are_none_are_refused(bad):
         {"clipping": {"limit": bad}},
         {"validation": bad},
         {"layers": [{"kind": "dropout", "rate": bad}]},
+        {"label_smoothing": bad},
         {"early_stopping": {"min_delta": bad}},
     ):
         with pytest.raises(ValueError, match="should be"):
@@ -488,6 +502,7 @@ OVERRIDES = [
     ("validation=0.2", {"validation": 0.2}),
     ("early_stopping.patience=2", {"early_stopping": {"patience": 2}}),
     ("clipping.limit=1", {"clipping": {"limit": 1.0}}),
+    ("label_smoothing=0.1", {"label_smoothing": 0.1}),
     ("name=other", {"name": "other"}),
     ("note=two words", {"note": "two words"}),
     ("note=a = b", {"note": "a = b"}),
@@ -573,6 +588,7 @@ COUNTED = [
     {"optimizer": {"kind": "adam", "epsilon": 1e-8}},
     {"schedule": "cosine"},
     {"clipping": {"limit": 1.0}},
+    {"label_smoothing": 0.1},
     {"batch": 64},
     {"epochs": 6},
     {"seed": 1},
@@ -601,6 +617,66 @@ def test_a_digest_stays_what_it_was():
     assert experiment().digest == (
         "87a6816ce069de058c74570cbf2356bf9c23a0f340b17398135a885cfb06cb39"
     )
+
+
+def test_a_digest_leaves_a_later_key_out_while_it_says_nothing_new():
+    plain = experiment()
+    assert experiment(label_smoothing=0.0).digest == plain.digest
+    assert experiment(label_smoothing=1e-9).digest != plain.digest
+    assert plain.with_overrides(["label_smoothing=0"]).digest == plain.digest
+
+
+class Before(Settings):
+    """A table as it was released."""
+
+    units: int = 3
+
+
+class After(Before):
+    """The same table with two keys that came later, and one that was forgotten to be marked."""
+
+    zoneout: Annotated[float, Field(ge=0), Later()] = 0.0
+    mask: Annotated[bool | None, Later()] = None
+
+
+class Unmarked(Before):
+    zoneout: float = 0.0
+
+
+def holder(inner, **settings):
+    """A model with the table as a key, in a list, and not at all."""
+    model = create_model(
+        "Holder",
+        __base__=Settings,
+        one=(inner, inner(**settings)),
+        many=(tuple[inner, ...], (inner(), inner(**settings))),
+        none=(inner | None, None),
+        name=(str, "a name"),
+    )
+    return model()
+
+
+def test_later_keys_are_left_out_at_any_depth():
+    def digest(settings):
+        return content_digest(settings, without=("name",))
+
+    released = holder(Before)
+    assert digest(holder(After)) == digest(released)
+    assert digest(holder(Unmarked)) != digest(released), "the mark is what does it"
+    for told in ({"zoneout": 0.5}, {"mask": False}, {"units": 4}):
+        assert digest(holder(After, **told)) != digest(released)
+    assert digest(holder(After, zoneout=0.5)) != digest(holder(After, mask=True))
+    tree = json.dumps(released.model_dump(exclude={"name"}), sort_keys=True)
+    assert digest(released) == hashlib.sha256(tree.encode()).hexdigest()
+
+
+def test_a_later_key_has_a_default():
+    """Without one, files from before the key could not be read."""
+    models = [Experiment, Study, *Settings.__subclasses__()]
+    for model in models:
+        for name, field in model.model_fields.items():
+            if any(isinstance(mark, Later) for mark in field.metadata):
+                assert not field.is_required(), f"{model.__name__}.{name}"
 
 
 def test_a_study_is_told_apart_by_its_experiments():

@@ -29,7 +29,7 @@ from conformance import (
     gradients,
     trainer,
 )
-from keras_twin import KERAS_WARNING, compiled, keras_in
+from keras_twin import KERAS_WARNING, compiled, keras_in, targets
 from references import equation_gradients, equation_logits, torch
 
 from rowwise import engines
@@ -89,7 +89,12 @@ def _drops(case: Case) -> bool:
 NORMALISED_ALONE = case(
     "batch-norm-of-one", Recurrent(kind="gru", units=5), BatchNorm(), pictures=1
 )
-GRADIENT_CASES = [*(c for c in CASES if not _drops(c)), NORMALISED_ALONE]
+SMOOTHED = [
+    case("smoothed", BatchNorm(), Recurrent(kind="gru", units=7), label_smoothing=0.1),
+    case("smoothed-flat", Recurrent(kind="lstm", units=7), label_smoothing=0.9, classes=100),
+    case("smoothed-two-classes", Recurrent(kind="lstm", units=7), label_smoothing=0.5, classes=2),
+]
+GRADIENT_CASES = [*(c for c in CASES if not _drops(c)), NORMALISED_ALONE, *SMOOTHED]
 
 
 @pytest.mark.parametrize("case", GRADIENT_CASES, ids=str)
@@ -205,6 +210,8 @@ def _step_cases() -> list[Case]:
             )
             title = f"steps-{kind}-{activation}"
             cases.append(case(title, *layers, shape=(3, 4), pictures=PICTURES))
+    smoothed = {"optimizer": SGD(learning_rate=0.1), "label_smoothing": 0.2}
+    cases.append(case("sgd-smoothed", *small, shape=(4, 3), pictures=PICTURES, **smoothed))
     branches = (
         Branch(reading=Rows(), layers=(BatchNorm(), Recurrent(kind="gru", units=3))),
         Branch(
@@ -225,7 +232,7 @@ def keras_steps(case: Case) -> list[dict[str, Array]]:
     images, after = as_floats(case.images), []
     for part, factor in zip(batches(), FACTORS, strict=True):
         twin.model.optimizer.learning_rate = case.experiment.optimizer.learning_rate * factor
-        twin.model.train_on_batch(images[part], case.labels[part])
+        twin.model.train_on_batch(images[part], targets(case, case.labels[part]))
         after.append(twin.weights())
     return after
 
@@ -264,6 +271,17 @@ def test_each_clipping_bites_in_the_ten_steps(keras: ModuleType, by: str) -> Non
         assert apart > 20 * TOLERANCES[np.float32].steps, (by, other)
 
 
+def test_label_smoothing_bites_in_the_ten_steps(keras: ModuleType) -> None:
+    """So that the test above tells it from none, from twice as much, and from s/(C - 1)."""
+    named = {c.name: c for c in STEP_CASES}
+    smoothed = named["sgd-smoothed"]
+    end = keras_steps(smoothed)[-1]
+    for other in (0.0, 0.4, 0.2 * 10 / 9):
+        ends = keras_steps(smoothed.with_settings(label_smoothing=other))[-1]
+        apart = max(float(np.abs(v - ends[k]).max()) for k, v in end.items())
+        assert apart > 20 * TOLERANCES[np.float32].steps, other
+
+
 # --- a training epoch -------------------------------------------------------------------------
 
 EPOCH = case(
@@ -276,14 +294,21 @@ EPOCH = case(
 )
 
 
-def test_an_epoch_reports_what_keras_fit_reports(keras: ModuleType, entry: TrainerEntry) -> None:
-    """Means weighted by samples, taken while the weights move: 50 pictures are 7 x 7 and 1."""
-    twin = compiled(EPOCH)
-    images = as_floats(EPOCH.images)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_an_epoch_reports_what_keras_fit_reports(
+    keras: ModuleType, entry: TrainerEntry, smoothing: float
+) -> None:
+    """Means weighted by samples, taken while the weights move: 50 pictures are 7 x 7 and 1.
+
+    Keras' compiled loss, label smoothing included, is also that of its evaluation.
+    """
+    epoch_case = EPOCH.with_settings(label_smoothing=smoothing)
+    twin = compiled(epoch_case)
+    images, truth = as_floats(EPOCH.images), targets(epoch_case, EPOCH.labels)
     history = twin.model.fit(
-        images, EPOCH.labels, batch_size=7, epochs=2, shuffle=False, verbose=0
+        images, truth, batch_size=7, epochs=2, shuffle=False, verbose=0
     ).history
-    own = begin(entry, EPOCH)
+    own = begin(entry, epoch_case)
     tolerance = TOLERANCES[entry.dtype].steps
     for epoch in range(2):
         losses, right = own.run(
@@ -294,7 +319,7 @@ def test_an_epoch_reports_what_keras_fit_reports(keras: ModuleType, entry: Train
         assert right.sum() / 50 == pytest.approx(history["accuracy"][epoch], abs=1e-9)
     for name, value in twin.weights().items():
         assert_close(own.state()[name], value, tolerance, name)
-    loss, accuracy = twin.model.evaluate(images, EPOCH.labels, batch_size=7, verbose=0)
+    loss, accuracy = twin.model.evaluate(images, truth, batch_size=7, verbose=0)
     summed, correct = own.evaluate(EPOCH.images, EPOCH.labels)
     assert abs(summed / 50 - loss) <= tolerance
     assert correct / 50 == pytest.approx(accuracy, abs=1e-9)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rowwise import engines
+from rowwise import core, engines
 from rowwise.config import Experiment, Recurrent
 from rowwise.errors import EngineError
 from rowwise.network import Network
@@ -23,6 +25,11 @@ needs_torch = pytest.mark.skipif(
 )
 
 
+needs_native = pytest.mark.skipif(
+    core.why_not() is not None, reason=f"needs the native engine: {core.why_not()}"
+)
+
+
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
@@ -31,32 +38,69 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_auto_reads_with_the_plain_engine() -> None:
-    choice = engines.choose("auto", NETWORK, training=False)
-    assert choice.name == "plain"
-    assert choice.why == "the first in auto's order that can read this network"
+@pytest.fixture
+def without_native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As an installation without a compiler leaves it."""
+    record = {"compiler": None, "paths": dict.fromkeys(core.PATHS, "no C++ compiler was found")}
+    (tmp_path / core.RECORD).write_text(json.dumps(record))
+    monkeypatch.setattr(core, "FOLDER", tmp_path)
 
 
-@needs_torch
-def test_auto_trains_with_torch() -> None:
-    choice = engines.choose("auto", NETWORK, training=True)
-    assert choice.name == "torch"
-    assert choice.why == "the first in auto's order that can train this network"
+@needs_native
+@pytest.mark.parametrize(("training", "task"), [(False, "read"), (True, "train")])
+def test_auto_takes_the_native_engine(training: bool, task: str) -> None:
+    choice = engines.choose("auto", NETWORK, training=training)
+    assert choice.name == "native"
+    assert choice.why == f"the first in auto's order that can {task} this network"
 
 
-@pytest.mark.usefixtures("without_torch")
-def test_auto_without_torch_reads_but_says_why_it_cannot_train() -> None:
+@pytest.mark.usefixtures("without_native")
+@pytest.mark.parametrize(
+    ("training", "name"), [(False, "plain"), pytest.param(True, "torch", marks=needs_torch)]
+)
+def test_auto_without_the_native_engine_takes_the_next_and_says_why(
+    training: bool, name: str
+) -> None:
+    choice = engines.choose("auto", NETWORK, training=training)
+    assert choice.name == name
+    _, _, why = choice.why.partition("; ")
+    assert why.startswith("native cannot: it was not built: no C++ compiler was found; with a comp")
+
+
+@pytest.mark.usefixtures("without_native", "without_torch")
+def test_auto_without_an_engine_that_trains_says_what_each_of_them_lacks() -> None:
     assert engines.choose("auto", NETWORK, training=False).name == "plain"
     with pytest.raises(EngineError, match=r"no engine can train small: .*pip install") as error:
         engines.choose("auto", NETWORK, training=True)
+    assert "native cannot: it was not built: no C++ compiler was found" in str(error.value)
     assert "torch cannot: PyTorch is not installed" in str(error.value)
 
 
-@pytest.mark.usefixtures("without_torch")
+@pytest.mark.usefixtures("without_torch", "without_native")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("torch", "PyTorch is not installed"), ("native", "it was not built: no C.. compiler was")],
+)
 @pytest.mark.parametrize("training", [False, True])
-def test_a_named_engine_that_is_not_installed_is_an_error(training: bool) -> None:
-    with pytest.raises(EngineError, match=r"the engine torch cannot .* PyTorch is not installed"):
-        engines.choose("torch", NETWORK, training=training)
+def test_a_named_engine_that_is_not_installed_is_an_error(
+    name: str, reason: str, training: bool
+) -> None:
+    with pytest.raises(EngineError, match=rf"the engine {name} cannot .* small: {reason}"):
+        engines.choose(name, NETWORK, training=training)
+
+
+@needs_native
+def test_a_path_forced_in_vain_is_an_error_and_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who asks for a path would not want to be given another engine."""
+    monkeypatch.setenv(core.FORCED, "fastest")
+    for training in (False, True):
+        with pytest.raises(EngineError, match=r"a processor path is one of .*ROWWISE_ISA=fastest"):
+            engines.choose("auto", NETWORK, training=training)
+    images = np.zeros((1, 4, 3), np.float32)
+    with pytest.raises(EngineError, match=r"a processor path is one of .*ROWWISE_ISA=fastest"):
+        engines.engine("native").predict(NETWORK, NETWORK.initialise(seed=0), images)
 
 
 def test_auto_passes_over_what_cannot_serve_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,12 +115,15 @@ def test_auto_passes_over_what_cannot_serve_and_says_so(monkeypatch: pytest.Monk
     ("name", "training"),
     [
         ("plain", False),
+        pytest.param("native", False, marks=needs_native),
+        pytest.param("native", True, marks=needs_native),
         pytest.param("torch", False, marks=needs_torch),
         pytest.param("torch", True, marks=needs_torch),
     ],
 )
 def test_a_named_engine_is_taken_as_asked(name: str, training: bool) -> None:
-    assert engines.choose(name, NETWORK, training=training) == (name, "asked for")
+    choice = engines.choose(name, NETWORK, training=training)
+    assert (choice.name, choice.why, choice.precision) == (name, "asked for", "float32")
     assert engines.engine(name).name == name
 
 
@@ -88,7 +135,7 @@ def test_the_plain_engine_does_not_train() -> None:
 @pytest.mark.parametrize("name", ["", "Plain", "tensorflow", "../plain", "_module"])
 @pytest.mark.parametrize("training", [False, True])
 def test_an_unknown_engine_is_refused_with_the_names_there_are(name: str, training: bool) -> None:
-    with pytest.raises(EngineError, match="one of auto, plain, torch, got") as error:
+    with pytest.raises(EngineError, match="one of auto, native, plain, torch, got") as error:
         engines.choose(name, NETWORK, training=training)
     assert repr(name) in str(error.value)
 
@@ -104,7 +151,7 @@ def test_every_engine_is_a_module_that_keeps_the_protocol() -> None:
     assert set(engines.READING_ORDER) <= set(engines.ENGINES)
 
 
-def test_choosing_and_reading_with_plain_loads_no_torch() -> None:
+def test_choosing_what_reads_loads_no_torch() -> None:
     code = (
         "import sys; from rowwise import engines; from test_engines import NETWORK; "
         "engines.engine(engines.choose('auto', NETWORK, training=False).name); "

@@ -27,7 +27,7 @@ from rowwise import study as studies
 from rowwise.config import Study
 from rowwise.train import fit
 
-small_training.torch_or_skip()
+small_training.trainer_or_skip()
 
 NETWORKS = """
 name = "killed"

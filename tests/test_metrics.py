@@ -55,6 +55,16 @@ def test_cross_entropy_of_a_worked_example():
     assert found == pytest.approx(math.log(8) / 3, rel=1e-15)
 
 
+def test_cross_entropy_with_label_smoothing_of_a_worked_example():
+    # s = 0.3, C = 3: targets 0.8, 0.1, 0.1.
+    found = metrics.cross_entropy([0, 2], [[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], label_smoothing=0.3)
+    first = 0.8 * math.log(2) + 0.2 * math.log(4)
+    second = 0.8 * -math.log(0.8) + 0.2 * math.log(10)
+    assert found == pytest.approx((first + second) / 2, rel=1e-12)
+    plain = metrics.cross_entropy([0, 2], [[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
+    assert plain == pytest.approx((math.log(2) - math.log(0.8)) / 2, rel=1e-12)
+
+
 def test_cross_entropy_equals_scikit_learns():
     from sklearn.metrics import log_loss
 
@@ -248,6 +258,8 @@ MATRIX = r"^matrix must be square and hold whole counts"
         (lambda: metrics.confusion([0], [0], 0), r"^classes must be 1 or more, got 0$"),
         (lambda: metrics.by_class([9], [0], 3), r"^labels must be in 0\.\.2"),
         (lambda: metrics.cross_entropy([0], [0.5]), r"shape \[N, C\], got \[1\]$"),
+        (lambda: metrics.cross_entropy([0], [ROW], label_smoothing=1.0), r"below 1, got 1\.0$"),
+        (lambda: metrics.cross_entropy([0], [ROW], label_smoothing=-0.1), r"got -0\.1$"),
         (lambda: metrics.cross_entropy([0], [[]]), r"shape \[N, C\], got \[1, 0\]$"),
         (lambda: metrics.cross_entropy([0, 0], [ROW, [3, -2]]), r"row 1 has the least -2"),
         (lambda: metrics.cross_entropy([0], [[3, 1]]), r"the sum 4; logits need a softmax"),

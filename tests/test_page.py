@@ -77,6 +77,16 @@ def test_held_out_validation(tmp_path: Path) -> None:
     assert alone["head"] == "The validation data were held out of the training images"
 
 
+def test_label_smoothing_is_told_where_losses_are(folder: Path, tmp_path: Path) -> None:
+    assert content(summarise(folder))["losses"] == ""
+    said = told(tmp_path, label_smoothing=0.1)
+    assert said["losses"].startswith(
+        "Every loss of net (0.1) counts the label smoothing given in brackets, in validation too"
+    )
+    about = [network["text"] for network in said["networks"]]
+    assert ["label smoothing 0.1, " in text for text in about] == [True, False]
+
+
 def test_runs_that_did_not_end(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     shutil.rmtree(copy / "beta-s0")

@@ -14,12 +14,12 @@ import small_training
 from made_data import tree
 from small_training import DATA, StopAfter, experiment, train
 
-from rowwise import runs
+from rowwise import engines, runs
 from rowwise.config import Experiment
 from rowwise.errors import RunError
 from rowwise.runs import Checkpoint, EpochMetrics, Record, Run
 
-small_training.torch_or_skip()
+small_training.trainer_or_skip()
 
 METRIC_KEYS = [
     "epoch",
@@ -108,10 +108,10 @@ def test_the_record_says_what_the_run_is(finished):
         "validation": 30,
         "test": 130,
     }
+    network = Run.open(finished).network
     assert told["engine"] == {
-        "name": "torch",
-        "why": "the first in auto's order that can train this network",
-        "precision": "float32",
+        **engines.choose("auto", network, training=True)._asdict(),
+        "name": small_training.TRAINS,
         "threads": 1,
     }
     assert told["parameters"] == Run.open(finished).network.count
@@ -132,7 +132,7 @@ def test_the_resolved_configuration_is_kept_whole(finished):
 def test_the_environment_is_kept(finished):
     told = json.loads((finished / "environment.json").read_text())
     assert {"format", "python", "packages", "processor", "threads", "system"} <= set(told)
-    assert {"rowwise", "numpy", "torch"} <= set(told["packages"])
+    assert {"rowwise", "numpy", "pydantic"} <= set(told["packages"])
     assert told["threads"] == 1
     assert Run.open(finished).environment == told
 

@@ -15,7 +15,7 @@ from rowwise.network import Network
 from rowwise.runs import Run
 from rowwise.session import shuffled
 
-small_training.torch_or_skip()
+small_training.trainer_or_skip()
 
 STEPS = 6
 EARLY = {"monitor": "val_loss", "patience": 1, "min_delta": 0.05}
@@ -77,7 +77,7 @@ def test_every_step_is_the_engines_and_epochs_tell_means_weighted_by_samples(mon
     result = train(chosen, callbacks=[events.append])
     network = Network(chosen, DATA.shape, 10)
     start = network.initialise(seed=4)
-    trainer = engines.training_engine("torch").Trainer(
+    trainer = engines.training_engine(small_training.TRAINS).Trainer(
         network, start, DATA.train_images, DATA.train_labels, seed=4, threads=1
     )
     told = iter([event for event in events if isinstance(event, Stepped)])
@@ -98,8 +98,9 @@ def test_every_step_is_the_engines_and_epochs_tell_means_weighted_by_samples(mon
     assert all(np.array_equal(v, result.weights[k]) for k, v in trainer.weights().items())
 
 
-def test_validation_on_the_test_images_ends_in_the_test_accuracy():
-    result = train(experiment())
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_validation_on_the_test_images_ends_in_the_test_accuracy(smoothing):
+    result = train(experiment(label_smoothing=smoothing))
     last = result.metrics[-1]
     assert result.test_accuracy == last.val_accuracy
     assert result.test_loss == pytest.approx(last.val_loss, rel=1e-6)
@@ -209,7 +210,7 @@ def test_the_very_last_step_may_diverge_too(tmp_path):
 
 def test_a_broken_state_is_never_saved(tmp_path, monkeypatch):
     """The optimiser's slots may overflow before any loss tells."""
-    trainer = engines.training_engine("torch").Trainer
+    trainer = engines.training_engine(small_training.TRAINS).Trainer
     sound, calls = trainer.state, []
 
     def overflowing(self):

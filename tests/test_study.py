@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 import small_training
 from made_data import tree
-from small_training import DATA, OTHER_DATA, StopAfter, assert_same_run, experiment, one_step_a_call
+from small_training import (
+    DATA,
+    OTHER_DATA,
+    StopAfter,
+    assert_same_run,
+    experiment,
+    one_step_a_call,
+)
 
 from rowwise import album, runs
 from rowwise import study as studies
@@ -16,7 +23,7 @@ from rowwise.config import Study
 from rowwise.errors import ConfigError, EngineError, NetworkError, RunError
 from rowwise.events import Ended, Started
 
-small_training.torch_or_skip()
+small_training.trainer_or_skip()
 
 PUBLISHED = {"accuracy": 0.9, "val_accuracy": 0.8, "source": "a paper"}
 LSTM = experiment("b-lstm", epochs=2, published=PUBLISHED)
@@ -277,7 +284,7 @@ def test_a_network_that_does_not_fit_the_data_leaves_nothing(tmp_path):
 
 def test_other_threads_are_refused_for_a_run_that_goes_on(tmp_path):
     run(STUDY, tmp_path, stop=StopAfter(1))
-    with pytest.raises(RunError, match="with torch and 1, got auto and 2; leave them out"):
+    with pytest.raises(RunError, match="began with threads 1, got 2; leave it out"):
         studies.run(STUDY, DATA, out=tmp_path, threads=2)
 
 

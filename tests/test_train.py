@@ -13,11 +13,13 @@ from made_data import tree
 from small_training import (
     DATA,
     OTHER_DATA,
+    TRAINS,
     StopAfter,
     StopAt,
     assert_same,
     assert_same_run,
     assert_whole,
+    engine_or_skip,
     experiment,
     one_step_a_call,
     small_slices,
@@ -32,7 +34,7 @@ from rowwise.events import EpochEnded, Stepped, Validating
 from rowwise.runs import Run
 from rowwise.train import evaluate, fit
 
-small_training.torch_or_skip()
+small_training.trainer_or_skip()
 
 STEPS = 6
 EARLY = {"monitor": "val_loss", "patience": 1, "min_delta": 0.05}
@@ -85,17 +87,22 @@ PLACES = [
 # --- stopped and gone on with = never stopped --------------------------------------------------
 
 
+@pytest.mark.parametrize("engine", engines.TRAINING_ORDER)
 @pytest.mark.parametrize("name", TRAININGS)
-def test_stopped_at_every_kind_of_place_and_resumed_gives_the_same(name, tmp_path, monkeypatch):
+def test_stopped_at_every_kind_of_place_and_resumed_gives_the_same(
+    name, engine, tmp_path, monkeypatch
+):
+    engine_or_skip(engine)
     chosen = experiment(seed=5, **TRAININGS[name])
     small_slices(monkeypatch)
-    whole = train(chosen, out=tmp_path / "a")
+    whole = train(chosen, out=tmp_path / "a", engine=engine)
     assert whole.status == ("stopped early" if name.startswith("early") else "finished")
     one_step_a_call(monkeypatch)
     said = []
     for place in PLACES:
         stop = StopAt(place)
-        part = train(chosen, out=tmp_path / "b", resume=True, callbacks=[stop], stop=stop.stop)
+        part = train(chosen, out=tmp_path / "b", engine=engine, resume=True, callbacks=[stop],
+                     stop=stop.stop)  # fmt: skip
         said.append(part.sentence)
         assert part.status == "interrupted"
         assert part.probabilities is None
@@ -238,8 +245,9 @@ def test_a_process_killed_in_its_very_last_step_leaves_a_finished_run(tmp_path, 
         ({}, "already holds a run (interrupted); go on with --resume"),
         ({"resume": True, "chosen": experiment(seed=1)}, "with the configuration that it began"),
         ({"resume": True, "data": OTHER_DATA}, "on the data that it began with"),
-        ({"resume": True, "threads": 2}, "with torch and 1, got auto and 2; leave them out"),
-        ({"resume": True, "engine": "plain"}, "with torch and 1, got plain and 1; leave them out"),
+        ({"resume": True, "threads": 2}, "began with threads 1, got 2; leave it out"),
+        ({"resume": True, "engine": "plain"}, f"began with engine {TRAINS}, got plain; leave it"),
+        ({"resume": True, "precision": "bfloat16"}, "with precision float32, got bfloat16; leave"),
         ({"resume": True, "init_from": {}}, "began from fresh ones, got given weights; leave"),
     ],
 )
@@ -373,13 +381,17 @@ def test_weights_of_another_network_are_refused(tmp_path):
 # --- what it gives -----------------------------------------------------------------------------
 
 
+def present():
+    return [name for name in engines.ENGINES if engines.missing(name) is None]
+
+
 def test_the_result_scores_and_predicts():
     result = train(experiment())
     assert result.probabilities.dtype == np.float32
     assert result.probabilities.shape == (130, 10)
     assert result.test_accuracy == metrics.accuracy(DATA.test_labels, result.probabilities)
     assert result.test_loss == metrics.cross_entropy(DATA.test_labels, result.probabilities)
-    for engine in ("auto", "plain", "torch"):
+    for engine in ("auto", *present()):
         said = result.predict(DATA.test_images[:20], engine=engine)
         np.testing.assert_allclose(said, result.probabilities[:20], atol=1e-6)
     floats = DATA.test_images[:20] / np.float32(255)
@@ -390,7 +402,7 @@ def test_the_result_scores_and_predicts():
 def test_evaluate_reads_any_pictures(monkeypatch):
     small_slices(monkeypatch)
     result = train(experiment(epochs=1))
-    for engine in ("plain", "torch"):
+    for engine in present():
         said, choice = evaluate(
             result.network, result.weights, DATA.test_images, engine=engine, threads=1
         )

@@ -54,6 +54,7 @@ def study(
     data: options.Data = None,
     engine: options.Engine = "auto",
     threads: options.Threads = None,
+    precision: options.Precision = "auto",
     resume: options.ResumeStudy = True,
     report: options.Report = True,
     quiet: options.Quiet = False,
@@ -87,6 +88,7 @@ def study(
             only=only or (),
             engine=engine,
             threads=threads,
+            precision=precision,
             resume=resume,
             callbacks=[teller],
             on_run=announce,
@@ -108,6 +110,7 @@ def train(
     data: options.Data = None,
     engine: options.Engine = "auto",
     threads: options.Threads = None,
+    precision: options.Precision = "auto",
     resume: options.Resume = False,
     init_from: options.InitFrom = None,
     tensorboard: options.TensorBoard = False,
@@ -141,6 +144,7 @@ def train(
             out=folder,
             engine=engine,
             threads=threads,
+            precision=precision,
             resume=resume,
             init_from=runs.Run.open(init_from) if init_from else None,
             callbacks=callbacks,
@@ -181,7 +185,8 @@ def evaluate(
     probabilities, choice = read(network, weights, images, engine=engine, threads=threads)
     right = int((probabilities.argmax(1) == labels).sum())
     share = comparison.proportion_interval(right, len(labels))
-    loss = metrics.cross_entropy(labels, probabilities)
+    smoothing = network.experiment.label_smoothing
+    loss = metrics.cross_entropy(labels, probabilities, label_smoothing=smoothing)
     if as_json:
         told = {"run": str(run), "data": source, "images": len(labels), "right": right}
         told |= {"accuracy": right / len(labels), "low": share.low, "high": share.high}

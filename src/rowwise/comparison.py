@@ -258,7 +258,7 @@ def mcnemar(
     right_a, right_b = is_correct(labels, predicted_a), is_correct(labels, predicted_b)
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     discordant, n = only_a + only_b, len(right_a)
-    p = float(_scipy_stats().binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+    p = float(scipy_stats().binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
     low, high = _tango_limits(only_a, only_b, n, level)
     return McNemar(only_a, only_b, p, (only_a - only_b) / n, low, high, n, level)
 
@@ -287,7 +287,8 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
-def _scipy_stats() -> Any:
+def scipy_stats() -> Any:
+    """Return scipy's module of distributions. Raises MissingExtra where it is not installed."""
     try:
         from scipy import stats
     except ModuleNotFoundError as error:
@@ -328,7 +329,7 @@ def _half_width(error: float, df: float, level: float) -> float:
     _check_level(level)
     if math.isnan(error) or error == 0:
         return error
-    return float(_scipy_stats().t.ppf((1 + level) / 2, df)) * error
+    return float(scipy_stats().t.ppf((1 + level) / 2, df)) * error
 
 
 def _t_test(distance: float, error: float, df: float) -> tuple[float, float]:
@@ -337,7 +338,7 @@ def _t_test(distance: float, error: float, df: float) -> tuple[float, float]:
     if error == 0:
         return (0.0, 1.0) if distance == 0 else (math.copysign(math.inf, distance), 0.0)
     t = distance / error
-    return t, float(2 * _scipy_stats().t.sf(abs(t), df))
+    return t, float(2 * scipy_stats().t.sf(abs(t), df))
 
 
 def _difference(

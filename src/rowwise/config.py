@@ -16,7 +16,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from rowwise.cells import Activation, CellKind
 from rowwise.errors import ConfigError
-from rowwise.settings import Settings, as_tree, content_digest, nearest, parse, read, set_key
+from rowwise.settings import (
+    Later,
+    Settings,
+    as_tree,
+    content_digest,
+    nearest,
+    parse,
+    read,
+    set_key,
+)
 
 Rate = Annotated[float, Field(strict=True, gt=0, le=100, allow_inf_nan=False)]
 Decay = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
@@ -313,6 +322,10 @@ class Experiment(Settings):
 
     `validation` is "test" (the test images, as in the classic study) or a share of the training
     images held out, stratified by class, the same ones for every seed.
+
+    `label_smoothing` s makes every target (1 - s)·onehot + s/C of the C classes, as Keras'
+    CategoricalCrossentropy does (Szegedy et al. 2016, section 7). As with Keras' compiled loss,
+    every loss that is reported of the network is measured so: training, validation and test.
     """
 
     format: Literal[1] = 1
@@ -324,6 +337,7 @@ class Experiment(Settings):
     optimizer: Optimizer = Adam()
     schedule: Schedule = Constant()
     clipping: Clipping | None = None
+    label_smoothing: Annotated[Decay, Later()] = 0.0
     batch: Annotated[int, Field(strict=True, ge=1, le=65536)] = 128
     epochs: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 5
     seed: Seed = 0
@@ -341,7 +355,11 @@ class Experiment(Settings):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides the result, so not of name, note or published figures."""
+        """SHA-256 of all that decides the result, so not of name, note or published figures.
+
+        Nor of a key that came after version 0.1.0 while it holds its default (`settings.Later`):
+        runs that were saved before the key existed keep their digest and go on.
+        """
         return content_digest(self, without=("name", "note", "published"))
 
     @classmethod

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from typing import NamedTuple
 
-from rowwise import data, engines
+from rowwise import core, data, engines
 from rowwise.environment import processor
-from rowwise.errors import RowwiseError
+from rowwise.errors import EngineError, RowwiseError
 
 EXTRAS = {
     "study": ("scikit-learn", "matplotlib", "jinja2"),
@@ -33,17 +34,8 @@ def examine() -> list[Check]:
         Check("machine", "python", True, platform.python_version()),
         Check("machine", "processor", True, f"{processor()}, {cores} usable physical cores"),
     ]
-    for name in engines.ENGINES:
-        reason = engines.missing(name)
-        uses = [
-            task
-            for task, order in (
-                ("trains", engines.TRAINING_ORDER),
-                ("reads", engines.READING_ORDER),
-            )
-            if name in order
-        ]
-        found.append(Check("engine", name, reason is None, reason or " and ".join(uses)))
+    found += [_engine(name) for name in engines.ENGINES]
+    found += [_path(path, obstacle) for path, obstacle in core.paths().items()]
     found += [_data(name) for name in data.NAMES]
     found += [_extra(extra, packages) for extra, packages in EXTRAS.items()]
     return found
@@ -54,6 +46,33 @@ def show(found: list[Check]) -> None:
     for check in found:
         mark = "ok     " if check.present else "missing"
         print(f"{mark}  {check.kind} {check.name}: {check.told}")
+
+
+def _engine(name: str) -> Check:
+    reason = engines.missing(name)
+    if reason is not None:
+        return Check("engine", name, False, reason)
+    orders = {"trains": engines.TRAINING_ORDER, "reads": engines.READING_ORDER}
+    uses = " and ".join(use for use, order in orders.items() if name in order)
+    if name != "native":
+        return Check("engine", name, True, uses)
+    try:
+        return Check("engine", name, True, f"{uses} by the path {_path_in_use()}")
+    except EngineError as error:  # ROWWISE_ISA asks for what cannot be
+        return Check("engine", name, False, str(error))
+
+
+def _path_in_use() -> str:
+    path = core.best()
+    if os.environ.get(core.FORCED, "").strip():
+        return f"{path}, as {core.FORCED} says"
+    lacking = [name for name in core.FEATURES if name not in core.processor_features()]
+    return f"{path} (this processor lacks {', '.join(lacking)})" if lacking else path
+
+
+def _path(path: str, obstacle: str | None) -> Check:
+    """A processor path of the native engine."""
+    return Check("path", path, obstacle is None, obstacle or "can run here")
 
 
 def _data(name: str) -> Check:

@@ -79,20 +79,31 @@ def accuracy(labels: ArrayLike, said: ArrayLike) -> float:
     return float(is_correct(labels, said).mean())
 
 
-def cross_entropy(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Return the mean negative log-likelihood −(1/N) Σₙ ln p(labelₙ), in nats, in float64.
+def cross_entropy(
+    labels: ArrayLike, probabilities: ArrayLike, *, label_smoothing: float = 0.0
+) -> float:
+    """Return the mean cross-entropy −(1/N) Σₙ Σ_c t_nc ln p_nc, in nats, in float64.
+
+    The targets are t_nc = (1 − s)·[labelₙ = c] + s/C; without smoothing, s = 0, this is the mean
+    negative log-likelihood −(1/N) Σₙ ln p(labelₙ). Source: Szegedy et al. 2016, section 7.
 
     Args:
         labels: true classes, integers [N] in 0..C-1.
         probabilities: floats [N, C], rows that sum to 1 (they are not rescaled); values below
             `SMALLEST_PROBABILITY` (1.2e-38) count as that.
+        label_smoothing: s, 0 ≤ s < 1.
 
     Raises:
         ValueError: the shapes differ, or a value is out of range.
     """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be from 0, below 1, got {label_smoothing}")
     truth, checked = _scored(labels, probabilities)
-    likelihood = np.clip(checked[np.arange(len(truth)), truth], SMALLEST_PROBABILITY, 1.0)
-    return abs(float(np.log(likelihood).mean()))
+    surprise = -np.log(np.clip(checked, SMALLEST_PROBABILITY, 1.0))
+    loss = surprise[np.arange(len(truth)), truth].mean()
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss + label_smoothing * surprise.mean()
+    return abs(float(loss))
 
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, classes: int) -> Integers:

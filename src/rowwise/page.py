@@ -55,6 +55,7 @@ def content(study: StudySummary) -> dict[str, Any]:
         "lead": _lead(study),
         "facts": _facts(study),
         "validation": _validation(study),
+        "losses": _losses(study),
         "findings": findings(study),
         "tables": _tables(study),
         "many_classes": len(data.classes) > SHOWN_CLASSES,
@@ -257,18 +258,35 @@ def _network(study: StudySummary, network: NetworkSummary) -> dict[str, Any]:
     }
 
 
+def _losses(study: StudySummary) -> str:
+    """What the losses count beside the plain labels, or nothing."""
+    smoothed = [
+        f"{network.name} ({network.experiment.label_smoothing:g})"
+        for network in study.networks
+        if network.experiment.label_smoothing
+    ]
+    if not smoothed:
+        return ""
+    return (
+        f"Every loss of {listed(smoothed)} counts the label smoothing given in brackets, in "
+        "validation too, as Keras does; losses of different smoothing are not to be compared."
+    )
+
+
 def _about(study: StudySummary, network: NetworkSummary) -> str:
     chosen = network.experiment
     held = chosen.validation
     validated = "on the test images" if held == "test" else f"on {percent(held, 0)} held out"
     at_most = " at most" if chosen.early_stopping else ""
+    smooth = f"label smoothing {chosen.label_smoothing:g}, " if chosen.label_smoothing else ""
     score = network.test_accuracy
     readings = [branch.reading for branch in chosen.branches] or [chosen.reading]
     reads = listed([f"by {one.kind}" for one in readings])
     return (
         f"{chosen.note} Reads the picture {reads}; {several(network.parameters, 'parameter')}; "
         f"{chosen.optimizer.kind} with learning rate {chosen.optimizer.learning_rate:g}, batches "
-        f"of {chosen.batch}, {several(chosen.epochs, 'epoch')}{at_most}, validated {validated}. "
+        f"of {chosen.batch}, {smooth}{several(chosen.epochs, 'epoch')}{at_most}, validated "
+        f"{validated}. "
         f"{measure(study).capitalize()} {percent(score.mean, places(study))}, the mean of "
         f"{several(score.n, 'seed')}. Below, the confusion matrix, the figures by class, the "
         f"calibration and the misread images are those of seed {network.model.seed}, the middle "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import engines
 from rowwise.config import Experiment
-from rowwise.engines import Choice
+from rowwise.engines import Choice, Precision
 from rowwise.network import Network, Weights
 from rowwise.runs import EpochMetrics, Run, Status
 
@@ -50,7 +50,12 @@ class Result:
             metrics=run.metrics,
             status=run.status,
             sentence=record.sentence,
-            engine=Choice(record.engine.name, record.engine.why),
+            engine=Choice(
+                name=record.engine.name,
+                why=record.engine.why,
+                precision=cast(Precision, record.engine.precision),
+                path=record.engine.path,
+            ),
             probabilities=run.predictions().probabilities,
             test_loss=record.test_loss,
             test_accuracy=record.test_accuracy,

@@ -104,6 +104,7 @@ class EngineIdentity(Settings):
     name: str
     why: str
     precision: str = "float32"
+    path: str = ""  # the native core's processor path, empty where it took no part
     threads: int
 
 

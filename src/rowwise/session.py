@@ -107,7 +107,8 @@ class Session:
                 f"rowwise keeps"
             ) from None
         self._best: Weights = self._good.best
-        self._trainer = engines.training_engine(choice.name).Trainer(
+        self._trainer = engines.trainer(
+            choice,
             network,
             self._good.state,
             *self._train,
@@ -332,7 +333,8 @@ class Session:
         labels = self._test.labels
         loss = accuracy = None
         if probabilities is not None:
-            loss = metrics.cross_entropy(labels, probabilities)
+            smoothing = self._experiment.label_smoothing
+            loss = metrics.cross_entropy(labels, probabilities, label_smoothing=smoothing)
             accuracy = metrics.accuracy(labels, probabilities)
         if self._run is not None:
             books = self._books()

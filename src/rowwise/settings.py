@@ -25,6 +25,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Later:
+    """Marks a key that came after the first release: `key: Annotated[TYPE, Later()] = DEFAULT`.
+
+    Its default means "as before the key", since a file written before has no such key and is read
+    with the default. While the key holds it, a digest leaves the key out.
+    """
+
+
 Model = TypeVar("Model", bound=Settings)
 
 
@@ -63,9 +71,34 @@ def read(model: type[Model], path: Path) -> Model:
 
 
 def content_digest(settings: Settings, *, without: Iterable[str]) -> str:
-    """SHA-256 of all settings but those `without` counting, as canonical JSON."""
+    """SHA-256 of all settings but those `without` counting, as canonical JSON.
+
+    A key that is marked as `Later`, at any depth, counts only where it differs from its default:
+    settings that say nothing new keep the digest that every earlier version gave them, so that
+    the runs which that version saved are known again.
+    """
     tree = settings.model_dump(mode="json", exclude=set(without))
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+    counted = json.dumps(_counted(settings, tree), sort_keys=True)
+    return hashlib.sha256(counted.encode()).hexdigest()
+
+
+def _counted(value: Any, tree: Any) -> Any:
+    """The plain data `tree` of `value` without the later keys that hold their default."""
+    if isinstance(value, Settings):
+        return {
+            key: _counted(getattr(value, key), below)
+            for key, below in tree.items()
+            if not _says_nothing_new(value, key)
+        }
+    if isinstance(value, tuple):
+        return [_counted(*pair) for pair in zip(value, tree, strict=True)]
+    return tree
+
+
+def _says_nothing_new(settings: Settings, key: str) -> bool:
+    field = type(settings).model_fields[key]
+    later = any(isinstance(mark, Later) for mark in field.metadata)
+    return later and getattr(settings, key) == field.get_default(call_default_factory=True)
 
 
 def as_tree(value: Any) -> Any:

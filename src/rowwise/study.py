@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rowwise import album, runs
 from rowwise.config import Experiment, Study
@@ -63,6 +63,7 @@ def run(
     only: Iterable[str] = (),
     engine: str = "auto",
     threads: int | None = None,
+    precision: str = "auto",
     resume: bool = True,
     callbacks: Sequence[Callback] = (),
     on_run: Callable[[Planned, int, int], None] = lambda planned, index, count: None,
@@ -81,15 +82,17 @@ def run(
     seeds = study.seeds if seeds is None else seeds
     planned = plan(study, data, out, seeds=seeds, only=only)
     for experiment in {p.experiment.name: p.experiment for p in planned}.values():
-        choose(engine, Network(experiment, data.shape, len(data.classes)), training=True)
+        network = Network(experiment, data.shape, len(data.classes))
+        choose(engine, network, training=True, precision=precision)
     _check_place(study, out, resume=resume)
+    means: dict[str, Any] = {"engine": engine, "threads": threads, "precision": precision}
     for experiment, folder in planned:
-        earlier(folder, experiment, data, engine=engine, threads=threads)
+        earlier(folder, experiment, data, **means)
     with runs.locked(out):
         _write_study(study, out, seeds=seeds)
         remove_parts(album.place(out, data.digest))
         album.keep(out, data)
-        return _train_all(planned, data, engine, threads, callbacks, on_run, stop)
+        return _train_all(planned, data, means, callbacks, on_run, stop)
 
 
 def _check_place(study: Study, out: Path, *, resume: bool) -> None:
@@ -118,8 +121,7 @@ def _write_study(study: Study, out: Path, *, seeds: int) -> None:
 def _train_all(
     planned: Sequence[Planned],
     data: Dataset,
-    engine: str,
-    threads: int | None,
+    means: dict[str, Any],
     callbacks: Sequence[Callback],
     on_run: Callable[[Planned, int, int], None],
     stop: Callable[[], bool],
@@ -133,8 +135,7 @@ def _train_all(
                 experiment,
                 data,
                 out=folder,
-                engine=engine,
-                threads=threads,
+                **means,
                 resume=True,
                 callbacks=callbacks,
                 stop=stop,

@@ -30,6 +30,7 @@ def fit(
     out: str | Path | None = None,
     engine: str = "auto",
     threads: int | None = None,
+    precision: str = "auto",
     resume: bool = False,
     init_from: Run | Weights | None = None,
     callbacks: Sequence[Callback] = (),
@@ -38,8 +39,8 @@ def fit(
     """Train `experiment` on `data`.
 
     `out` is the run's folder (None keeps everything in memory). With `resume`, a run in `out` goes
-    on to the bit-identical result of one that was never interrupted, with the engine and the
-    threads that it began with; a finished one is read; where there is none, it begins.
+    on to the bit-identical result of one that was never interrupted, with the engine, precision
+    and threads that it began with; a finished one is read; where there is none, it begins.
     `init_from` gives the weights to start from. Each of `callbacks` is called with every event.
     `stop` is asked about every 50 ms; once it says True, the state is saved and the result's
     status is "interrupted".
@@ -49,23 +50,23 @@ def fit(
     """
     network = Network(experiment, data.shape, len(data.classes))
     parts = session.parts(experiment, data)
-    run = None
-    if out is not None:
-        run = earlier(out, experiment, data, engine=engine, threads=threads, resume=resume)
+    asked: dict[str, Any] = {"engine": engine, "threads": threads, "precision": precision}
+    run = None if out is None else earlier(out, experiment, data, **asked, resume=resume)
     if run is not None:
         if over(run):
             return _result(run)
         _check_start(run, init_from)
-        engine, threads = run.record.engine.name, run.record.engine.threads
-    choice = engines.choose(engine, network, training=True)
+        began = run.record.engine
+        engine, threads, precision = began.name, began.threads, began.precision
+    choice = engines.choose(engine, network, training=True, precision=precision)
     if run is not None:
-        choice = Choice(choice.name, run.record.engine.why)
+        choice = Choice(choice.name, began.why, choice.precision, began.path)
     threads = threads if threads is not None else engines.usable_cores()
     start = _initial(network, experiment, init_from)
     if out is None:
         return Session(network, parts, choice, threads, start, None, callbacks, stop).go()
     with runs.locked(folder := Path(out)):
-        meanwhile = earlier(out, experiment, data, engine=engine, threads=threads, resume=resume)
+        meanwhile = earlier(out, experiment, data, **asked, resume=resume)
         if meanwhile is not None and over(meanwhile):
             return _result(meanwhile)
         if meanwhile is None:
@@ -85,12 +86,14 @@ def earlier(
     *,
     engine: str = "auto",
     threads: int | None = None,
+    precision: str = "auto",
     resume: bool = True,
 ) -> Run | None:
     """The run that `fit` would go on with in `out`, or None where it would begin one.
 
     Raises RunError where it could do neither: the folder is foreign, or holds a run that began
-    with another experiment, data, engine or number of threads, or any run without `resume`.
+    with another experiment, data, engine, precision or number of threads, or any run without
+    `resume`.
     """
     folder = Path(out)
     if not (folder / runs.RECORD).exists():
@@ -115,12 +118,14 @@ def earlier(
             f"{data.name} ({data.digest[:8]}); choose another --out"
         )
     # Others would round otherwise.
-    same = engine in ("auto", before.name) and threads in (None, before.threads)
-    if not over(run) and not same:
-        raise RunError(
-            f"a run is resumed with the engine and threads that it began with, {folder} began "
-            f"with {before.name} and {before.threads}, got {engine} and {threads}; leave them out"
-        )
+    began = {"engine": before.name, "precision": before.precision, "threads": before.threads}
+    asked = {"engine": engine, "precision": precision, "threads": threads}
+    for what, value in asked.items():
+        if not over(run) and value not in ("auto", None, began[what]):
+            raise RunError(
+                f"a run is resumed with the engine, precision and threads that it began with, "
+                f"{folder} began with {what} {began[what]}, got {value}; leave it out"
+            )
     return run
 
 
@@ -205,7 +210,7 @@ def _record(
             validation=len(parts.validation.labels),
             test=len(parts.test.labels),
         ),
-        engine=runs.EngineIdentity(name=choice.name, why=choice.why, threads=threads),
+        engine=runs.EngineIdentity(**choice._asdict(), threads=threads),
         parameters=network.count,
         initialised_from=source,
         started=runs.now(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -12,16 +13,24 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from rowwise import config, core
 from rowwise.errors import EngineError
 from rowwise.network import Network
 
 Array = NDArray[Any]
-EngineName = Literal["auto", "plain", "torch"]
+EngineName = Literal["auto", "native", "plain", "torch"]
+Precision = Literal["float32", "bfloat16"]
 
 # In the order in which `auto` asks them.
-TRAINING_ORDER = ("torch",)
-READING_ORDER = ("plain",)
-ENGINES = ("plain", "torch")
+TRAINING_ORDER = ("native", "torch")
+READING_ORDER = ("native", "plain")
+ENGINES = ("native", "plain", "torch")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+# The cells and activations for which training in bfloat16 was shown equivalent to float32, and up
+# to how many time steps (docs/statistics.md; benchmarks/equivalence.py shows it again).
+SHOWN_HARMLESS: frozenset[tuple[str, str]] = frozenset()
+SHOWN_STEPS = 28
 
 
 class Trainer(Protocol):
@@ -86,17 +95,23 @@ class TrainingEngine(Engine, Protocol):
 
 
 class Choice(NamedTuple):
-    """An engine's name, and in a phrase why it was taken."""
+    """An engine's name, and in a phrase why it was taken.
+
+    `precision` is that of the products while training; `path` is the native core's processor path,
+    since another one rounds otherwise, and empty where the core takes no part.
+    """
 
     name: str
     why: str
+    precision: Precision = "float32"
+    path: str = ""
 
 
 def missing(name: str) -> str | None:
     """Why an engine is not on this machine at all, or None where it is."""
     if name == "torch" and importlib.util.find_spec("torch") is None:
         return "PyTorch is not installed (pip install 'rowwise[torch]')"
-    return None
+    return core.why_not() if name == "native" else None
 
 
 def why_not(name: str, network: Network, *, training: bool) -> str | None:
@@ -106,11 +121,54 @@ def why_not(name: str, network: Network, *, training: bool) -> str | None:
     return missing(name) or _module(name).why_not(network, training=training)
 
 
-def choose(name: str, network: Network, *, training: bool) -> Choice:
-    """Resolve `name`, which may be "auto".
+def choose(name: str, network: Network, *, training: bool, precision: str = "auto") -> Choice:
+    """Resolve `name` and `precision`, each of which may be "auto".
 
     Raises EngineError with the reason where the named engine, or every engine, cannot serve.
     """
+    if precision not in ("auto", *PRECISIONS):
+        raise EngineError(f"a precision is one of auto, {', '.join(PRECISIONS)}, got {precision!r}")
+    chosen = _choose_engine(name, network, training=training)
+    if chosen.name == "native":
+        chosen = chosen._replace(path=core.best())
+        if training:
+            chosen = _choose_precision(chosen, network, precision)
+    elif training and precision == "bfloat16":
+        raise EngineError(
+            f"the engine {chosen.name} trains in float32 alone; take --engine native for bfloat16"
+        )
+    elif training and chosen.name == "torch":
+        chosen = chosen._replace(path=_module("torch").path())  # type: ignore[attr-defined]
+    return chosen
+
+
+def _choose_precision(choice: Choice, network: Network, precision: str) -> Choice:
+    """bfloat16 where it was asked for, or where it is both quicker and shown harmless."""
+    if precision == "bfloat16":
+        return choice._replace(precision="bfloat16")
+    if precision == "auto" and core.is_quick_in_bfloat16(choice.path):
+        shown = harmless_in_bfloat16(network)
+        if shown:
+            why = f"{choice.why}; bfloat16 is shown harmless for {shown}"
+            return choice._replace(precision="bfloat16", why=why)
+    return choice
+
+
+def harmless_in_bfloat16(network: Network) -> str:
+    """What of a network makes bfloat16 harmless, in a phrase, or "" where that is not shown.
+
+    Shown by `benchmarks/equivalence.py` for networks whose recurrent layers are all of one of the
+    kinds in SHOWN_HARMLESS, at that many time steps or fewer.
+    """
+    layers = [node for node in network.nodes if isinstance(node.layer, config.Recurrent)]
+    kinds = {(n.layer.kind, n.layer.activation) for n in layers}  # type: ignore[union-attr]
+    steps = max((n.input_shapes[0][0] for n in layers), default=0)
+    if not kinds or not kinds <= SHOWN_HARMLESS or steps > SHOWN_STEPS:
+        return ""
+    return " and ".join(sorted(f"{kind} with {activation}" for kind, activation in kinds))
+
+
+def _choose_engine(name: str, network: Network, *, training: bool) -> Choice:
     task = "train" if training else "read"
     if name != "auto":
         reason = why_not(name, network, training=training)
@@ -137,6 +195,37 @@ def engine(name: str) -> Engine:
 def training_engine(name: str) -> TrainingEngine:
     """The engine of that name, as `choose` resolved it for training."""
     return cast(TrainingEngine, _module(name))
+
+
+def trainer(
+    choice: Choice,
+    network: Network,
+    state: Mapping[str, Array],
+    images: Array,
+    labels: NDArray[np.int64],
+    *,
+    seed: int,
+    threads: int,
+) -> Trainer:
+    """A trainer of the engine, precision and processor path that `choose` resolved."""
+    make: Any = training_engine(choice.name).Trainer
+    if choice.name == "native":
+        make = functools.partial(make, precision=choice.precision, path=choice.path or None)
+    elif choice.name == "torch":
+        make = functools.partial(make, path=choice.path)
+    made: Trainer = make(network, state, images, labels, seed=seed, threads=threads)
+    return made
+
+
+def slot_names(optimizer: config.Optimizer) -> tuple[str, ...]:
+    """The names of an optimiser's slots: an array beside each trainable parameter for each."""
+    match optimizer:
+        case config.Adam() | config.AdamW():
+            return ("momentum", "velocity")
+        case config.RMSprop(momentum=momentum):
+            return ("velocity", "momentum") if momentum else ("velocity",)
+        case config.SGD(momentum=momentum):
+            return ("momentum",) if momentum else ()
 
 
 def usable_cores() -> int:

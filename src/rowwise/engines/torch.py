@@ -1,5 +1,7 @@
 """The torch engine: PyTorch's autograd on the CPU or a GPU, Keras' semantics.
 
+On the CPU in float32 the native core runs the recurrent layers, where there is one (`path`).
+
 Inside, sequences are time-major [T, B, F], so that a time step is contiguous; pictures come in and
 probabilities go out batch-major. All parameters live in one flat vector, so that an optimiser's
 step is a few operations on one long tensor.
@@ -17,8 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rowwise import config
-from rowwise.engines.torch_cells import recur
+from rowwise import config, core, engines
+from rowwise.engines.torch_cells import recur, why_not_native
 from rowwise.network import READINGS, Join, Network, Node, Output, Picture, pixel_order
 
 Array = NDArray[Any]
@@ -31,6 +33,11 @@ _ALIGNMENT = 16  # elements: every parameter starts on a 64-byte line
 def why_not(network: Network, *, training: bool) -> str | None:
     """Why this engine cannot serve, or None where it can: it runs every network there is."""
     return None
+
+
+def path() -> str:
+    """The core's processor path on which recurrent layers run here, "" where PyTorch runs them."""
+    return "" if why_not_native(torch.empty(0, device=_device())) else core.best()
 
 
 def predict(
@@ -59,7 +66,8 @@ class Trainer:
 
     images [N, rows, columns] uint8 or float in [0, 1]; labels int64 [N]; `state` as `state()`
     returns it (to go on) or a network's initial weights (to begin). `seed` drives dropout alone;
-    the order of the pictures comes with each call.
+    the order of the pictures comes with each call. `path` is the core's for the recurrent layers,
+    "" for none of it; by default the core runs what it can.
     """
 
     def __init__(
@@ -71,10 +79,11 @@ class Trainer:
         *,
         seed: int,
         threads: int | None = None,
+        path: str | None = None,
         dtype: type = np.float32,
     ) -> None:
         precision = torch.float64 if dtype is np.float64 else torch.float32
-        self._graph = _Graph(network, state, dtype=precision, device=_device())
+        self._graph = _Graph(network, state, dtype=precision, device=_device(), path=path)
         self._images = _pixels(images, self._graph)
         self._labels = torch.from_numpy(np.array(labels)).to(self._graph.device)
         self._update = _OPTIMIZERS[network.experiment.optimizer.kind]
@@ -114,7 +123,7 @@ class Trainer:
             loss, right = 0.0, 0
             for x, y in zip(torch.split(pixels, batch), torch.split(truth, batch), strict=True):
                 logits = self._graph.logits(x)
-                loss += float(F.cross_entropy(logits, y, reduction="sum").double())
+                loss += float(self._loss(logits, y, reduction="sum").double())
                 right += int((logits.argmax(1) == y).sum())
         return loss, right
 
@@ -157,10 +166,15 @@ class Trainer:
         self._dropout.manual_seed(int(mixed[0]))
         labels = self._labels[part]
         logits = self._graph.logits(self._images[part], dropout=self._dropout)
-        loss = F.cross_entropy(logits, labels)
+        loss = self._loss(logits, labels)
         gradient = self._graph.gradient(loss)
         correct = (logits.detach().argmax(1) == labels).sum()
         return loss.detach(), correct, gradient
+
+    def _loss(self, logits: Tensor, labels: Tensor, *, reduction: str = "mean") -> Tensor:
+        """Cross-entropy against the targets (1 - s)·onehot + s/C, with s the label smoothing."""
+        smoothing = self._experiment.label_smoothing
+        return F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=smoothing)
 
     def _clip(self, gradient: Tensor) -> None:
         clipping = self._experiment.clipping
@@ -186,9 +200,11 @@ class _Graph:
         *,
         dtype: torch.dtype,
         device: torch.device,
+        path: str | None = None,
     ) -> None:
         self.device = device
         self.dtype = dtype
+        self._path = path
         self._nodes = network.nodes
         self._orders = {
             node.name: torch.from_numpy(pixel_order(node.layer, network.shape)).to(device)
@@ -222,7 +238,7 @@ class _Graph:
 
     def slots(self, optimizer: config.Optimizer, state: Mapping[str, Array]) -> dict[str, Tensor]:
         """The optimiser's flat slots, from a saved state where it has them, else zero."""
-        slots = {slot: torch.zeros_like(self.flat) for slot in slot_names(optimizer)}
+        slots = {slot: torch.zeros_like(self.flat) for slot in engines.slot_names(optimizer)}
         for slot, flat in slots.items():
             for key, view in self.views(flat).items():
                 saved = state.get(f"slots/{slot}/{key}")
@@ -264,7 +280,7 @@ class _Graph:
             case config.BatchNorm() as layer:
                 return _batch_norm(layer, inputs[0], mine, training=dropout is not None)
             case config.Recurrent() as layer:
-                return _recurrent(layer, inputs[0], mine)
+                return _recurrent(layer, inputs[0], mine, path=self._path)
             case config.Dropout(rate=rate):
                 return inputs[0] if dropout is None else _drop(inputs[0], rate, dropout)
             case config.Dense(activation=activation):
@@ -324,34 +340,27 @@ def _batch_norm(
     return y.view_as(x)
 
 
-def _recurrent(layer: config.Recurrent, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    def one_way(x: Tensor, prefix: str = "") -> Tensor:
+def _recurrent(
+    layer: config.Recurrent, x: Tensor, weights: Mapping[str, Tensor], *, path: str | None
+) -> Tensor:
+    how: dict[str, Any] = {"kind": layer.kind, "activation": layer.activation, "path": path}
+
+    def one_way(prefix: str = "") -> Tensor:
         mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        return recur(x, mine, kind=layer.kind, activation=layer.activation)
+        back = prefix == "backward."
+        states, _ = recur(x, mine, reverse=back, **how)
+        if layer.return_sequences:
+            return states
+        return states[0] if back else states[-1]
 
     if not layer.bidirectional:
-        states = one_way(x)
-        return states if layer.return_sequences else states[-1]
-    forth, back = one_way(x, "forward."), one_way(x.flip(0), "backward.")
-    if layer.return_sequences:
-        return torch.cat([forth, back.flip(0)], dim=-1)
-    return torch.cat([forth[-1], back[-1]], dim=-1)
+        return one_way()
+    return torch.cat([one_way("forward."), one_way("backward.")], dim=-1)
 
 
 # --- optimisers, in Keras' form ---------------------------------------------------------------
 
 Slots = dict[str, Tensor]
-
-
-def slot_names(optimizer: config.Optimizer) -> tuple[str, ...]:
-    """The names of an optimiser's slots: one vector as long as the parameters each."""
-    match optimizer:
-        case config.Adam() | config.AdamW():
-            return ("momentum", "velocity")
-        case config.RMSprop(momentum=momentum):
-            return ("velocity", "momentum") if momentum else ("velocity",)
-        case config.SGD(momentum=momentum):
-            return ("momentum",) if momentum else ()
 
 
 def _adam(o: Any, p: Tensor, g: Tensor, slots: Slots, step: int, rate: float) -> None:

@@ -1,27 +1,30 @@
 """Recurrences for autograd: each cell's forward and backward pass through time, written out.
 
 Autograd over single steps spends two thirds of a small network's time in Python and in bookkeeping;
-here a layer is one node of the graph. The projections of all inputs, and all weight gradients, are
-one matrix product each; only h U and its transpose stay inside the loop over time. Sequences are
-time-major, [T, B, ...]. `torch.nn.LSTM` knows no relu; these do.
+here a layer is one node of the graph. `recur` is the door: on the CPU in float32 the native core
+runs it where there is one, and everything else runs here, in PyTorch's operations. The projections
+of all inputs, and all weight gradients, are then one matrix product each; only h U and its
+transpose stay inside the loop over time. Sequences are time-major, [T, B, ...]. `torch.nn.LSTM`
+knows no relu; these do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from rowwise.cells import Activation, CellKind
+from rowwise.engines import native_recurrence
 
 
 class Tape(NamedTuple):
     """What a forward pass fills and the backward pass reads.
 
-    states [T + 1, B, H], the zero state first; gates [T, B, G·H], before the pass x W + b and after
-    it the gates' activations (of the simple RNN, whose gate is its state, left as they were);
+    states [T + 1, B, H], the initial state first; gates [T, B, G·H], before the pass x W + b and
+    after it the gates' activations (of the simple RNN, whose gate is its state, left as they were);
     extra: the LSTM's cell states [T + 1, B, H] and their activations [T, B, H], or the recurrent
     part of the GRU's candidate [T, B, H].
     """
@@ -31,25 +34,35 @@ class Tape(NamedTuple):
     extra: tuple[Tensor, ...] = ()
 
     @classmethod
-    def blank(cls, kind: CellKind, projected: Tensor, hidden: int) -> Tape:
+    def blank(
+        cls, kind: CellKind, projected: Tensor, hidden: int, h: Tensor | None, c: Tensor | None
+    ) -> Tape:
         """A tape for `projected` = x W + b [T, B, G·H], which becomes its gates."""
         steps, batch, _ = projected.shape
-        before = projected.new_zeros(steps + 1, batch, hidden)
+        before = _beginning(h, projected.new_zeros(steps + 1, batch, hidden))
         if kind == "simple_rnn":
             return cls(before, projected)
         one = projected.new_empty(steps, batch, hidden)
-        extra = (torch.zeros_like(before), one) if kind == "lstm" else (one,)
+        extra = (_beginning(c, torch.zeros_like(before)), one) if kind == "lstm" else (one,)
         return cls(before, projected, extra)
+
+
+def _beginning(initial: Tensor | None, states: Tensor) -> Tensor:
+    if initial is not None:
+        states[0] = initial
+    return states
 
 
 class Gradients(NamedTuple):
     """Gradients of the two projections, each [T, B, G·H]: of x W + b and of h U (+ c).
 
-    They are one and the same tensor but for the GRU.
+    They are one and the same tensor but for the GRU. carried [B, H] goes from step to step: the
+    LSTM's gradient of c, or what reaches the GRU's h past the last step that was done.
     """
 
     inputs: Tensor
     recurrent: Tensor
+    carried: Tensor
 
 
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -114,7 +127,7 @@ def _lstm_backward(
     memory, squashed = tape.extra
     hidden = ut.shape[1]
     both = slice(0, 2 * hidden)
-    dc = torch.zeros_like(d_states[0])
+    dc = into.carried
     through = torch.empty_like(dc)
     dh = d_states[-1]
     for t in reversed(range(len(into.inputs))):
@@ -154,7 +167,7 @@ def _gru_backward(
     (candidates,) = tape.extra
     hidden = ut.shape[1]
     both, last = slice(0, 2 * hidden), slice(2 * hidden, 3 * hidden)
-    dh = torch.zeros_like(d_states[0])
+    dh = into.carried
     for t in reversed(range(len(into.inputs))):
         gates, dx, du = tape.gates[t], into.inputs[t], into.recurrent[t]
         r, update, n = torch.split(gates, hidden, 1)
@@ -180,70 +193,116 @@ _PASSES: dict[CellKind, tuple[_Forward, _Backward]] = {
 
 
 class Recurrence(torch.autograd.Function):
-    """One direction of a recurrent layer over a whole sequence, from a zero state."""
+    """One direction of a recurrent layer over a whole sequence."""
 
     @staticmethod
     def forward(
         ctx: Any,
+        kind: CellKind,
+        activation: Activation,
+        needs_backward: bool,
         x: Tensor,
         kernel: Tensor,
         recurrent_kernel: Tensor,
         bias: Tensor,
         recurrent_bias: Tensor | None,
-        kind: CellKind,
-        activation: Activation,
-        needs_backward: bool,
-    ) -> Tensor:
-        """x [T, B, I] → all hidden states [T, B, H]; weights as in `cells.CellWeights`."""
+        h: Tensor | None,
+        c: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """x [T, B, I] → all hidden states [T, B, H]; of an LSTM also the last cell state [B, H]."""
         steps, batch, features = x.shape
         projected = torch.addmm(bias, x.reshape(steps * batch, features), kernel)
-        hidden = recurrent_kernel.shape[0]
-        tape = Tape.blank(kind, projected.view(steps, batch, -1), hidden)
+        projected = projected.view(steps, batch, kernel.shape[1])
+        tape = Tape.blank(kind, projected, recurrent_kernel.shape[0], h, c)
         run, _ = _PASSES[kind]
         run(tape, recurrent_kernel, recurrent_bias, activation)
         if needs_backward:
             ctx.kind, ctx.activation = kind, activation
-            ctx.save_for_backward(x, kernel, recurrent_kernel)
+            # Of the tape, the states alone are in others' hands, who might write into them.
+            ctx.save_for_backward(x, kernel, recurrent_kernel, tape.states)
             ctx.tape = tape
-        return tape.states[1:]
+        return tape.states[1:], tape.extra[0][-1].clone() if kind == "lstm" else None
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_states: Tensor) -> tuple[Tensor | None, ...]:
-        """Back through time (Werbos 1990): the gradients of x and of each weight."""
-        x, kernel, u = ctx.saved_tensors
+    def backward(
+        ctx: Any, d_states: Tensor, d_c_last: Tensor | None = None
+    ) -> tuple[Tensor | None, ...]:
+        """Back through time (Werbos 1990): the gradients of x, of each weight and of the state."""
+        x, kernel, u, _ = ctx.saved_tensors
         tape: Tape = ctx.tape
         _, run = _PASSES[ctx.kind]
         dz = torch.empty_like(tape.gates)
-        into = Gradients(dz, torch.empty_like(dz) if ctx.kind == "gru" else dz)
+        carried = torch.zeros_like(tape.states[0]) if d_c_last is None else d_c_last.clone()
+        into = Gradients(dz, torch.empty_like(dz) if ctx.kind == "gru" else dz, carried)
         ut = u.t().contiguous()  # a product with a transposed view is a fifth slower
         run(tape, into, ut, d_states, ctx.activation)
+        _, _, _, wants_x, _, _, _, wants_recurrent_bias, wants_h, wants_c = ctx.needs_input_grad
         flat_dz, flat_du = dz.flatten(0, 1), into.recurrent.flatten(0, 1)
         h_prev = tape.states[:-1].flatten(0, 1)
-        d_x = (flat_dz @ kernel.t()).view_as(x) if ctx.needs_input_grad[0] else None
-        d_kernel = x.flatten(0, 1).t() @ flat_dz
-        d_recurrent = h_prev.t() @ flat_du
-        d_bias = flat_dz.sum(0)
-        d_recurrent_bias = flat_du.sum(0) if ctx.needs_input_grad[4] else None
-        return d_x, d_kernel, d_recurrent, d_bias, d_recurrent_bias, None, None, None
+        d_h = None
+        if wants_h:
+            d_h = carried if ctx.kind == "gru" else into.recurrent[0] @ ut
+        return (
+            None,
+            None,
+            None,
+            (flat_dz @ kernel.t()).view_as(x) if wants_x else None,
+            x.flatten(0, 1).t() @ flat_dz,
+            h_prev.t() @ flat_du,
+            flat_dz.sum(0),
+            flat_du.sum(0) if wants_recurrent_bias else None,
+            d_h,
+            carried if wants_c else None,
+        )
+
+
+def why_not_native(tensor: Tensor) -> str | None:
+    """Why the native core does not run recurrences over tensors like this one, or None if it does.
+
+    It runs those in float32 on the CPU, if it is there.
+    """
+    if tensor.device.type != "cpu":
+        return f"it runs on the CPU, not on {tensor.device}"
+    if tensor.dtype != torch.float32:
+        return f"it computes in float32, not in {tensor.dtype}"
+    library = native_recurrence.library()
+    return library if isinstance(library, str) else None
 
 
 def recur(
     x: Tensor,
-    weights: dict[str, Tensor],
+    weights: Mapping[str, Tensor],
     *,
     kind: CellKind,
     activation: Activation,
-) -> Tensor:
-    """All hidden states [T, B, H] of one direction for x [T, B, I], from a zero state."""
-    states: Tensor = Recurrence.apply(  # type: ignore[no-untyped-call]
+    h: Tensor | None = None,
+    c: Tensor | None = None,
+    reverse: bool = False,
+    path: str | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """One direction over x [T, B, I]: all hidden states [T, B, H], and an LSTM's last c [B, H].
+
+    weights as in `cells.CellWeights`; h and c [B, H] are the initial state, None for zero. With
+    `reverse` the last step is read first; the states stand in the order of x all the same. `path`
+    is the core's processor path or "" for PyTorch; by default the core runs what it can, on its
+    best path.
+    """
+    given = (
         x,
         weights["kernel"],
         weights["recurrent_kernel"],
         weights["bias"],
         weights.get("recurrent_bias"),
-        kind,
-        activation,
-        torch.is_grad_enabled(),
+        h,
+        c,
     )
-    return states
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    if why_not_native(x) is None if path is None else path:
+        way = native_recurrence.Way(kind, activation, reverse, path)
+        read = native_recurrence.NativeRecurrence.apply(way, keep, *given)  # type: ignore[no-untyped-call]
+        return cast(tuple[Tensor, Tensor | None], read)
+    if reverse:
+        given = (x.flip(0), *given[1:])
+    states, c_last = Recurrence.apply(kind, activation, keep, *given)  # type: ignore[no-untyped-call]
+    return states.flip(0) if reverse else states, c_last

@@ -1,0 +1,168 @@
+"""Compiles the native engine; everything else about the package is in pyproject.toml.
+
+All sources in src/rowwise/native become one plain shared library for each processor path.
+CXX, CXXFLAGS and LDFLAGS are respected. A path that cannot be compiled is left out, and without any
+the package still installs: build.json beside the libraries says why, and `rowwise doctor` tells it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+FOLDER = Path("rowwise/native")
+SOURCES = sorted(Path("src", FOLDER).glob("*.cpp"))
+EXPORTS = Path("src", FOLDER, "exports.map")
+
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+BF16 = [*AVX512, "-mavx512bf16"]
+AMX = [*BF16, "-mamx-tile", "-mamx-bf16"]
+PATHS = {"portable": [], "avx2": AVX2, "avx512": AVX512, "avx512_bf16": BF16, "amx": AMX}
+BASELINE = "cpu.cpp"  # asks what the processor has, so it must run on every one
+
+COMMON = ["-std=gnu++20", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden"]
+COMMON += ["-ffp-contract=fast", "-fno-math-errno"]
+LINK = ["-shared", "-pthread"]
+if sys.platform == "linux":
+    # libgcc stays shared: a static one asks for a newer glibc.
+    LINK += ["-static-libstdc++", "-Wl,--gc-sections", f"-Wl,--version-script={EXPORTS}"]
+
+
+class NotCompiled(Exception):
+    """Why, in one line."""
+
+
+def run(command: list[str]) -> str:
+    """What a command prints; NotCompiled with its first error where it fails."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=environment
+        )
+    except OSError as error:
+        raise NotCompiled(f"{command[0]} cannot be run ({error.strerror})") from None
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
+        raise NotCompiled(next((line for line in lines if "error" in line), lines[0]).strip())
+    return done.stdout
+
+
+def compiler() -> tuple[list[str], str]:
+    """The command of the C++ compiler, and the first line that it says of itself."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in [named] if named else [["g++"], ["c++"], ["clang++"]]:
+        try:
+            return command, run([*command, "--version"]).partition("\n")[0]
+        except NotCompiled as error:
+            reason = str(error)
+    if named:
+        raise NotCompiled(f"the compiler that CXX names does not work: {reason}")
+    raise NotCompiled("no C++ compiler was found (g++, c++ or clang++)")
+
+
+def compile_path(path: str, command: list[str], folder: Path) -> Path:
+    """The library of a path, made in `folder`: cpu.cpp by itself, all else as one unit.
+
+    That takes half the time, for the headers of the C++ library are most of it.
+    """
+    user = shlex.split(os.environ.get("CXXFLAGS", ""))
+    objects = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, flags in {"baseline": [], "engine": PATHS[path]}.items():
+        unit = folder / f"{name}.cpp"
+        sources = [s.name for s in SOURCES if (s.name == BASELINE) == (name == "baseline")]
+        unit.write_text("".join(f'#include "{source}"\n' for source in sources))
+        objects.append(str(unit.with_suffix(".o")))
+        what = [f"-DROWWISE_PATH={path}", f"-I{Path('src', FOLDER)}"]
+        what += ["-c", str(unit), "-o", objects[-1]]
+        run([*command, *COMMON, *flags, *user, *what])
+    library = folder / f"librowwise_{path}.so"
+    flags = shlex.split(os.environ.get("LDFLAGS", ""))
+    run([*command, *LINK, *user, *objects, *flags, "-o", str(library)])
+    return library
+
+
+class BuildNative(build_ext):
+    """One shared library for each path, and the record of what was and was not made."""
+
+    def run(self) -> None:
+        """Compile all paths at once; never fail."""
+        place = Path("src" if self.inplace else self.build_lib, FOLDER)
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            command, version = compiler()
+        except NotCompiled as error:
+            version, reasons = None, dict.fromkeys(PATHS, str(error))
+            for path in PATHS:
+                (place / f"librowwise_{path}.so").unlink(missing_ok=True)
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                found = pool.map(lambda path: self._install(path, command, place), PATHS)
+                reasons = dict(zip(PATHS, found, strict=True))
+        for path, reason in reasons.items():
+            if reason is not None:
+                print(f"rowwise: native path {path} is left out: {reason}", file=sys.stderr)
+        record = {"compiler": version, "paths": reasons}
+        (place / "build.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+    def _install(self, path: str, command: list[str], place: Path) -> str | None:
+        """Put a path's library in its place, or take an old one away and say why."""
+        target = place / f"librowwise_{path}.so"
+        if PATHS[path] and not sysconfig.get_platform().endswith(("x86_64", "amd64")):
+            reason = f"it is not for this architecture ({sysconfig.get_platform()})"
+        else:
+            try:
+                made = compile_path(path, command, Path(self.build_temp, "native", path))
+            except NotCompiled as error:
+                reason = str(error)
+            else:
+                # Renamed, not overwritten: a process may be running the old one.
+                beside = Path(shutil.copy(made, f"{target}.part"))
+                beside.replace(target)
+                return None
+        target.unlink(missing_ok=True)
+        return reason
+
+    def get_outputs(self) -> list[str]:
+        """What the build made, as it lies in a wheel."""
+        place = Path("src" if self.inplace else self.build_lib, FOLDER)
+        names = [path.name for path in (*place.glob("librowwise_*.so"), place / "build.json")]
+        return [str(Path(self.build_lib, FOLDER, name)) for name in names]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        """For editable installs: where each of these lies instead."""
+        return {made: str(Path("src", FOLDER, Path(made).name)) for made in self.get_outputs()}
+
+
+class AnyPython(bdist_wheel):
+    """A wheel for one kind of machine and every Python: the libraries know nothing of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """py3-none-PLATFORM."""
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(
+    cmdclass={"build_ext": BuildNative, "bdist_wheel": AnyPython},
+    # Makes setuptools build, and pack the sources; BuildNative does the rest.
+    ext_modules=[
+        Extension(
+            "rowwise.native",
+            [source.as_posix() for source in SOURCES],
+            depends=[h.as_posix() for h in (*sorted(Path("src", FOLDER).glob("*.h")), EXPORTS)],
+        )
+    ],
+)

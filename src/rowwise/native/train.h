@@ -1,0 +1,70 @@
+// Many steps of training, and reading, by several threads.
+#pragma once
+
+#include "model.h"
+
+namespace rowwise {
+
+// A model with what it takes to train and to read: the optimiser's slots, each thread's memory.
+class Network {
+ public:
+  Network(const rowwise_layer *layers, int count, int threads, Precision precision);
+
+  void set(int index, int slot, const float *from);
+  void get(int index, int slot, float *to);
+
+  struct Training {
+    Pictures pictures;
+    const std::int64_t *labels, *order;
+    std::int64_t count;
+    int batch;
+    std::int64_t first_step;
+    std::uint64_t seed;
+    const double *rates;
+    rowwise_optimizer optimizer;
+    bool apply;
+    double *losses;
+    std::int64_t *right;
+    std::int64_t done = 0;
+    const volatile std::int32_t *cancel;
+  };
+  // Returns false where it was cancelled.
+  bool train(Training &training);
+
+  // What reading does with a batch, on the thread that read it: `first` is the first of its pictures.
+  using Take = std::function<void(Pass &pass, int worker, std::int64_t first)>;
+  bool read(Pictures pictures, std::int64_t count, int batch, const volatile std::int32_t *cancel, const Take &take);
+
+  const Model &model() const { return model_; }
+
+ private:
+  struct Worker {
+    std::vector<std::unique_ptr<Space>> training, reading;
+    int training_rows = 0, reading_rows = 0;
+    Buffer gradients;
+    double loss = 0;
+    std::int64_t right = 0;
+  };
+  void prepare(Mode mode, int rows, int workers);
+  void refresh(Mode mode);
+  bool step(Training &training, std::int64_t index, int w, Barrier &barrier, Cancel &cancel);
+  void reduce(std::size_t first, std::size_t last);
+  void clip(const rowwise_optimizer &optimizer);
+  float *arena(int slot);
+
+  Model model_;
+  int threads_;
+  Buffer slots_[2];
+  std::vector<Worker> workers_;
+  bool fresh_[2] = {false, false};  // by mode: what is derived from the parameters is up to date
+};
+
+// Softmax over the classes of one row of logits; probabilities [classes].
+void softmax(const Layout &layout, const float *logits, int rows, int row, float *probabilities);
+
+// Cross-entropy of one row against (1 - s) onehot + s / C (Szegedy et al. 2016), and whether the
+// largest logit is the label's. Where `gradient` is not null, its row becomes the gradient times `scale`.
+std::pair<double, bool> cross_entropy(const Layout &layout, const float *logits, int rows, int row, int label,
+                                      double smoothing, float scale, float *gradient);
+
+}  // namespace rowwise
