@@ -29,10 +29,10 @@ void say(const char *words) {
   if (write(STDERR_FILENO, words, std::strlen(words)) < 0) _exit(2);
 }
 
-void hung(int) {
+void ended(int reason) {
   say("\n");
   say(watched);
-  say(": it does not come to an end\n");
+  say(reason == SIGALRM ? ": it does not come to an end\n" : ": it touches memory that is not its own\n");
   abort();
 }
 
@@ -80,7 +80,8 @@ std::string text(const char *format, ...) {
 
 void watch(const char *what, unsigned seconds) {
   watched = what;
-  signal(SIGALRM, hung);
+  signal(SIGALRM, ended);
+  if (!SANITIZED) signal(SIGSEGV, ended);  // they say more themselves
   alarm(seconds);
 }
 
