@@ -9,7 +9,7 @@ namespace {
 // A Tile is a block of the result that stays in registers: ROWS rows of WIDTH panels. It is as
 // large as the registers allow, beside one row of B and one broadcast element of A.
 constexpr int ACCUMULATORS = REGISTERS == 32 ? 24 : 12;
-constexpr int WIDEST = REGISTERS == 32 ? 4 : 4;
+constexpr int WIDEST = 4;
 constexpr int tallest(int width) { return std::max(1, std::min(6, ACCUMULATORS / (width * PIECES))); }
 
 // How many panels one tile spans: many where rows are few, so that enough sums are under way to
@@ -106,8 +106,7 @@ inline void product_panels(const Term *terms, int count, int rows, std::ptrdiff_
 
 // The depth is taken in pieces whose part of B stays in the first-level cache while all rows pass
 // over it.
-void product(const Term *terms, int count, int rows, int panels, const float *bias, bool add,
-                    float *c) {
+void product(const Term *terms, int count, int rows, int panels, const float *bias, bool add, float *c) {
   constexpr int NEAR = 320 * 64;  // bytes of B that the first-level cache keeps beside the rest
   const int width = width_for(rows);
   const int longest = std::max(64, NEAR / 64 / (LANES == 16 ? 2 : 1) / (rows > 6 ? width : 1));
