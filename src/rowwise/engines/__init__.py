@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import os
@@ -59,9 +58,14 @@ class Engine(Protocol):
     """A module that runs networks; those that train also have `Trainer`."""
 
     name: str
+    precisions: tuple[Precision, ...]  # in which it trains; none where it does not
 
     def why_not(self, network: Network, *, training: bool) -> str | None:
         """Why this engine cannot serve, or None where it can."""
+        ...
+
+    def path(self) -> str:
+        """The core's processor path that it takes on this machine, "" where it takes none."""
         ...
 
     def predict(
@@ -89,8 +93,10 @@ class TrainingEngine(Engine, Protocol):
         *,
         seed: int,
         threads: int | None = None,
+        precision: Precision = "float32",
+        path: str | None = None,
     ) -> Trainer:
-        """A trainer for `network` that goes on from `state`."""
+        """A trainer for `network` that goes on from `state`, on one of the core's paths."""
         ...
 
 
@@ -128,30 +134,27 @@ def choose(name: str, network: Network, *, training: bool, precision: str = "aut
     """
     if precision not in ("auto", *PRECISIONS):
         raise EngineError(f"a precision is one of auto, {', '.join(PRECISIONS)}, got {precision!r}")
-    chosen = _choose_engine(name, network, training=training)
-    if chosen.name == "native":
-        chosen = chosen._replace(path=core.best())
-        if training:
-            chosen = _choose_precision(chosen, network, precision)
-    elif training and precision == "bfloat16":
+    choice = _choose_engine(name, network, training=training)
+    chosen = engine(choice.name)
+    choice = choice._replace(path=chosen.path())
+    return _choose_precision(choice, chosen, network, precision) if training else choice
+
+
+def _choose_precision(choice: Choice, chosen: Engine, network: Network, precision: str) -> Choice:
+    """What was asked for; for "auto", bfloat16 where it is both quicker and shown harmless."""
+    if precision == "auto":
+        if "bfloat16" in chosen.precisions and core.is_quick_in_bfloat16(choice.path):
+            shown = harmless_in_bfloat16(network)
+            if shown:
+                why = f"{choice.why}; bfloat16 is shown harmless for {shown}"
+                return choice._replace(precision="bfloat16", why=why)
+        return choice
+    if precision not in chosen.precisions:
         raise EngineError(
-            f"the engine {chosen.name} trains in float32 alone; take --engine native for bfloat16"
+            f"the engine {choice.name} trains in {' and '.join(chosen.precisions)} alone; "
+            f"take --engine native for {precision}"
         )
-    elif training and chosen.name == "torch":
-        chosen = chosen._replace(path=_module("torch").path())  # type: ignore[attr-defined]
-    return chosen
-
-
-def _choose_precision(choice: Choice, network: Network, precision: str) -> Choice:
-    """bfloat16 where it was asked for, or where it is both quicker and shown harmless."""
-    if precision == "bfloat16":
-        return choice._replace(precision="bfloat16")
-    if precision == "auto" and core.is_quick_in_bfloat16(choice.path):
-        shown = harmless_in_bfloat16(network)
-        if shown:
-            why = f"{choice.why}; bfloat16 is shown harmless for {shown}"
-            return choice._replace(precision="bfloat16", why=why)
-    return choice
+    return choice._replace(precision=precision)
 
 
 def harmless_in_bfloat16(network: Network) -> str:
@@ -208,13 +211,16 @@ def trainer(
     threads: int,
 ) -> Trainer:
     """A trainer of the engine, precision and processor path that `choose` resolved."""
-    make: Any = training_engine(choice.name).Trainer
-    if choice.name == "native":
-        make = functools.partial(make, precision=choice.precision, path=choice.path or None)
-    elif choice.name == "torch":
-        make = functools.partial(make, path=choice.path)
-    made: Trainer = make(network, state, images, labels, seed=seed, threads=threads)
-    return made
+    return training_engine(choice.name).Trainer(
+        network,
+        state,
+        images,
+        labels,
+        seed=seed,
+        threads=threads,
+        precision=choice.precision,
+        path=choice.path,
+    )
 
 
 def slot_names(optimizer: config.Optimizer) -> tuple[str, ...]:

@@ -25,12 +25,18 @@ from rowwise.network import Network
 Array = NDArray[Any]
 
 name = "native"
+precisions = engines.PRECISIONS
 READING_BATCH = 64  # pictures that a thread reads at a time: their states stay in its cache
 
 
 def why_not(network: Network, *, training: bool) -> str | None:
     """Why this engine cannot serve, or None where it can: it runs every network there is."""
     return core.why_not()
+
+
+def path() -> str:
+    """The processor path that is taken: ROWWISE_ISA's, else the best that runs here."""
+    return core.best()
 
 
 def predict(

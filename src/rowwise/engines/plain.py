@@ -15,11 +15,17 @@ from rowwise.network import READINGS, Join, Network, Node, Output, Picture, pixe
 Array = NDArray[Any]
 
 name = "plain"
+precisions = ()
 
 
 def why_not(network: Network, *, training: bool) -> str | None:
     """Why this engine cannot serve, or None where it can."""
     return "the plain engine runs networks and does not train them" if training else None
+
+
+def path() -> str:
+    """None of the core's: numpy does all."""
+    return ""
 
 
 def predict(

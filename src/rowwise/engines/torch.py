@@ -21,11 +21,13 @@ from torch import Tensor
 
 from rowwise import config, core, engines
 from rowwise.engines.torch_cells import recur, why_not_native
+from rowwise.errors import EngineError
 from rowwise.network import READINGS, Join, Network, Node, Output, Picture, pixel_order
 
 Array = NDArray[Any]
 
 name = "torch"
+precisions: tuple[engines.Precision, ...] = ("float32",)
 EVALUATION_BATCH = 500
 _ALIGNMENT = 16  # elements: every parameter starts on a 64-byte line
 
@@ -79,11 +81,14 @@ class Trainer:
         *,
         seed: int,
         threads: int | None = None,
+        precision: engines.Precision = "float32",
         path: str | None = None,
         dtype: type = np.float32,
     ) -> None:
-        precision = torch.float64 if dtype is np.float64 else torch.float32
-        self._graph = _Graph(network, state, dtype=precision, device=_device(), path=path)
+        if precision not in precisions:
+            raise EngineError(f"the torch engine trains in float32, got {precision!r}")
+        floats = torch.float64 if dtype is np.float64 else torch.float32
+        self._graph = _Graph(network, state, dtype=floats, device=_device(), path=path)
         self._images = _pixels(images, self._graph)
         self._labels = torch.from_numpy(np.array(labels)).to(self._graph.device)
         self._update = _OPTIMIZERS[network.experiment.optimizer.kind]
