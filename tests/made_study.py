@@ -106,7 +106,8 @@ def run(
         updated="2026-01-02T03:04:05Z",
     )
     place.mkdir(parents=True)
-    made = Run.create(place, record, chosen, 1)
+    made = Run(place, record)
+    made.begin(chosen, 1)
     if probabilities is None:
         seed = 1000 * chosen.seed + sum(map(ord, chosen.name))
         probabilities = answers(data.test_labels, len(data.classes), skill=skill, seed=seed)

@@ -131,9 +131,7 @@ def hard_whole():
     return train(HARD)
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(questions=st.lists(st.integers(1, 12), max_size=5))
 def test_stopped_anywhere_and_resumed_gives_the_same(hard_whole, questions):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -289,6 +287,20 @@ def test_an_engine_that_cannot_train_leaves_nothing_behind(tmp_path):
         train(experiment(), engine="plain", out=tmp_path / "run")
     assert tree(tmp_path) == {}
     assert not (tmp_path / "run").exists()
+
+
+def test_a_trainer_that_is_refused_leaves_no_run_behind(tmp_path, monkeypatch):
+    """As the native engine refuses what memory cannot hold, once it sees the pictures."""
+    with monkeypatch.context() as refusing:
+        refusing.setattr(engines, "trainer", _refuse)
+        with pytest.raises(EngineError, match="not enough memory"):
+            train(experiment(), out=tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [runs.LOCK]
+    assert train(experiment(), out=tmp_path / "run").status == "finished"
+
+
+def _refuse(*_, **__):
+    raise EngineError("there is not enough memory")
 
 
 def test_resume_begins_where_there_is_no_run(tmp_path):

@@ -168,19 +168,12 @@ class Run:
             )
         return cls(folder, _model(Record, folder / RECORD))
 
-    @classmethod
-    def create(cls, folder: Path, record: Record, experiment: Experiment, threads: int) -> Self:
-        """Begin a run in a folder that `check_free` passed."""
-        run = cls(folder, record)
-        run.update()
-        run.begin(experiment, threads)
-        return run
-
     def begin(self, experiment: Experiment, threads: int, *, resumed: int = 0) -> None:
         """Write what a sitting at this run starts with: the first one, or that after `resumed`.
 
-        The record is there already: a process killed between two of these files leaves a run.
+        The record comes first: a process killed between two of these files leaves a run.
         """
+        self.update()
         write_text(self.folder / EXPERIMENT, experiment.model_dump_json(indent=2) + "\n")
         self.__dict__.pop("experiment", None)  # name and note may have changed
         told = {"format": 1, **environment(threads=threads)}

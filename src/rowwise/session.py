@@ -79,7 +79,10 @@ class _Interrupted(Exception):
 
 
 class Session:
-    """One sitting at a training: `Session(...).go()`. Where `run` is None, nothing is written."""
+    """One sitting at a training: `Session(...).go()`. Where `run` is None, nothing is written.
+
+    Whatever can be refused is refused before `go`, when nothing has been written yet.
+    """
 
     def __init__(
         self,
@@ -122,14 +125,15 @@ class Session:
             )
         self._saved_at = time.monotonic()
         self._steps_a_call = 1
-        if saved is None:
-            self._save()
+        self._begins = saved is None
 
     def go(self) -> Result:
         """Train to the end, or until interrupted; the status says which.
 
         Raises TrainingDiverged; the run's folder then keeps the last good weights.
         """
+        if self._begins:
+            self._save()
         self._tell_start()
         try:
             return self._train_and_test()

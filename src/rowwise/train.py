@@ -69,13 +69,11 @@ def fit(
         meanwhile = earlier(out, experiment, data, **asked, resume=resume)
         if meanwhile is not None and over(meanwhile):
             return _result(meanwhile)
-        if meanwhile is None:
-            record = _record(network, data, parts, choice, threads, _source(init_from))
-            run = Run.create(folder, record, experiment, threads)
-            return Session(network, parts, choice, threads, start, run, callbacks, stop).go()
-        sitting = Session(network, parts, choice, threads, start, meanwhile, callbacks, stop)
-        # Not before its checkpoint was read: a damaged one changes nothing.
-        meanwhile.begin(experiment, threads, resumed=meanwhile.record.resumed + 1)
+        record = _record(network, data, parts, choice, threads, _source(init_from))
+        run = meanwhile or Run(folder, record)
+        sitting = Session(network, parts, choice, threads, start, run, callbacks, stop)
+        # Not before its checkpoint was read and its memory granted: a refusal changes nothing.
+        run.begin(experiment, threads, resumed=meanwhile.record.resumed + 1 if meanwhile else 0)
         return sitting.go()
 
 
