@@ -5,7 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Bytecode is made when a module is first imported: of most there are, none ever is.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 STUDY_FLAGS ?=
 BENCH_FLAGS ?=
 # What the native engine is compiled from: an edit installs the package anew.
