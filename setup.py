@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -31,6 +31,7 @@ BF16 = [*AVX512, "-mavx512bf16"]
 AMX = [*BF16, "-mamx-tile", "-mamx-bf16"]
 PATHS = {"portable": [], "avx2": AVX2, "avx512": AVX512, "avx512_bf16": BF16, "amx": AMX}
 BASELINE = "cpu.cpp"  # asks what the processor has, so it must run on every one
+HALF = "half.cpp"  # alone multiplies in bfloat16: paths that differ in nothing else share all else
 
 # -O3 takes half as long again to compile and trains no faster: the loops are vectors already.
 COMMON = ["-std=gnu++20", "-O2", "-fPIC", "-pthread", "-fvisibility=hidden"]
@@ -74,26 +75,55 @@ def compiler() -> tuple[list[str], str]:
     raise NotCompiled("no C++ compiler was found (g++, c++ or clang++)")
 
 
-def compile_path(path: str, command: list[str], folder: Path) -> Path:
-    """The library of a path, made in `folder`: cpu.cpp by itself, all else as one unit.
+def may_run(path: str) -> bool:
+    """Whether a path is for this architecture."""
+    return not PATHS[path] or sysconfig.get_platform().endswith(("x86_64", "amd64"))
 
-    That takes half the time, for the headers of the C++ library are most of it.
+
+class Units:
+    """What the libraries are linked of, each compiled once, some at a time.
+
+    A unit is some sources as one: most of the time goes into the headers of the C++ library.
     """
-    user = shlex.split(os.environ.get("CXXFLAGS", ""))
-    objects = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, flags in {"baseline": [], "engine": PATHS[path]}.items():
-        unit = folder / f"{name}.cpp"
-        sources = [s.name for s in SOURCES if (s.name == BASELINE) == (name == "baseline")]
+
+    def __init__(self, command: list[str], folder: Path, pool: ThreadPoolExecutor) -> None:
+        self.command, self.folder, self.pool = command, folder, pool
+        self.user = shlex.split(os.environ.get("CXXFLAGS", ""))
+        self.under_way: dict[str, Future[str]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def of(self, path: str) -> list[Future[str]]:
+        """The object files of a path's library, under way."""
+        flags = PATHS[path]
+        shared = AVX512 if set(AVX512) <= set(flags) else flags
+        wide = next(path for path, its in PATHS.items() if its == shared)
+        rest = [source.name for source in SOURCES if source.name not in (BASELINE, HALF)]
+        return [
+            self._start(f"core-{wide}", rest, shared),
+            self._start(f"half-{path}", [HALF], flags),
+            self._start(f"baseline-{path}", [BASELINE], [f"-DROWWISE_PATH={path}"]),
+        ]
+
+    def _start(self, name: str, sources: list[str], flags: list[str]) -> Future[str]:
+        if name not in self.under_way:
+            self.under_way[name] = self.pool.submit(self._compile, name, sources, flags)
+        return self.under_way[name]
+
+    def _compile(self, name: str, sources: list[str], flags: list[str]) -> str:
+        unit = self.folder / f"{name}.cpp"
         unit.write_text("".join(f'#include "{source}"\n' for source in sources))
-        objects.append(str(unit.with_suffix(".o")))
-        what = [f"-DROWWISE_PATH={path}", f"-I{Path('src', FOLDER)}"]
-        what += ["-c", str(unit), "-o", objects[-1]]
-        run([*command, *COMMON, *flags, *user, *what])
-    library = folder / f"librowwise_{path}.so"
-    flags = shlex.split(os.environ.get("LDFLAGS", ""))
-    run([*command, *LINK, *user, *objects, *flags, "-o", str(library)])
-    return library
+        made = str(unit.with_suffix(".o"))
+        what = [f"-I{Path('src', FOLDER)}", "-c", str(unit), "-o", made]
+        run([*self.command, *COMMON, *flags, *self.user, *what])
+        return made
+
+    def link(self, path: str, objects: list[Future[str]]) -> Path:
+        """The library of a path. NotCompiled where one of its objects could not be made."""
+        library = self.folder / f"librowwise_{path}.so"
+        made = [future.result() for future in objects]
+        flags = shlex.split(os.environ.get("LDFLAGS", ""))
+        run([*self.command, *LINK, *self.user, *made, *flags, "-o", str(library)])
+        return library
 
 
 class BuildNative(build_ext):
@@ -111,32 +141,34 @@ class BuildNative(build_ext):
                 (place / f"librowwise_{path}.so").unlink(missing_ok=True)
         else:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                longest_first = list(reversed(PATHS))
-                found = pool.map(lambda path: self._install(path, command, place), longest_first)
-                reasons = dict(zip(longest_first, found, strict=True))
+                units = Units(command, Path(self.build_temp, "native"), pool)
+                own = [path for path in PATHS if may_run(path)]
+                objects = {path: units.of(path) for path in reversed(own)}  # the longest first
+                reasons = {
+                    path: self._install(path, units, objects.get(path), place) for path in PATHS
+                }
         for path, reason in reasons.items():
             if reason is not None:
                 print(f"rowwise: native path {path} is left out: {reason}", file=sys.stderr)
         record = {"compiler": version, "paths": reasons}
         (place / "build.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
-    def _install(self, path: str, command: list[str], place: Path) -> str | None:
+    def _install(
+        self, path: str, units: Units, objects: list[Future[str]] | None, place: Path
+    ) -> str | None:
         """Put a path's library in its place, or take an old one away and say why."""
         target = place / f"librowwise_{path}.so"
-        if PATHS[path] and not sysconfig.get_platform().endswith(("x86_64", "amd64")):
-            reason = f"it is not for this architecture ({sysconfig.get_platform()})"
-        else:
-            try:
-                made = compile_path(path, command, Path(self.build_temp, "native", path))
-            except NotCompiled as error:
-                reason = str(error)
-            else:
-                # Renamed, not overwritten: a process may be running the old one.
-                beside = Path(shutil.copy(made, f"{target}.part"))
-                beside.replace(target)
-                return None
-        target.unlink(missing_ok=True)
-        return reason
+        try:
+            if objects is None:
+                here = sysconfig.get_platform()
+                raise NotCompiled(f"it is not for this architecture ({here})")
+            made = units.link(path, objects)
+        except NotCompiled as error:
+            target.unlink(missing_ok=True)
+            return str(error)
+        # Renamed, not overwritten: a process may be running the old one.
+        Path(shutil.copy(made, f"{target}.part")).replace(target)
+        return None
 
     def get_outputs(self) -> list[str]:
         """What the build made, as it lies in a wheel."""

@@ -21,8 +21,9 @@ from rowwise import core
 ROOT = Path(__file__).parents[1]
 NATIVE = "src/rowwise/native"
 ON_X86 = os.uname().machine == "x86_64"
-# Stands for the engine's sources, which take longer to compile: what its path lets it use.
-PROBE = """
+# Stand for the engine's sources, which take longer to compile: what their path lets them use. The
+# second one is compiled once for all paths of AVX-512.
+HALF = """
 #include <stdexcept>
 extern "C" [[gnu::visibility("default")]] int rowwise_probe(int n) {
   try {
@@ -44,6 +45,17 @@ const char compiled_for[] = "compiled for baseline";
 #endif
 extern "C" [[gnu::visibility("default")]] const char *rowwise_for(void) { return compiled_for; }
 """
+WIDTH = """
+#if defined(__AVX512F__) && !defined(__AVX512BF16__) && !defined(__AMX_TILE__)
+const char width[] = "16 lanes";
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+const char width[] = "8 lanes";
+#else
+const char width[] = "4 lanes";
+#endif
+extern "C" [[gnu::visibility("default")]] const char *rowwise_width(void) { return width; }
+"""
+LANES = {"portable": 4, "avx2": 8, "avx512": 16, "avx512_bf16": 16, "amx": 16}
 COMPILED_FOR = {
     "portable": "baseline",
     "avx2": "avx2",
@@ -68,7 +80,8 @@ def small_package(place: Path) -> Path:
     for source in (place / NATIVE).glob("*.cpp"):
         if source.name != "cpu.cpp":
             source.unlink()
-    (place / NATIVE / "probe.cpp").write_text(PROBE)
+    (place / NATIVE / "half.cpp").write_text(HALF)
+    (place / NATIVE / "width.cpp").write_text(WIDTH)
     return place
 
 
@@ -132,7 +145,9 @@ def test_every_path_has_its_library_for_its_own_instructions(compiled, monkeypat
     assert reasons == dict.fromkeys(core.PATHS)
     assert built(folder) == set(core.PATHS)
     for path, name in COMPILED_FOR.items():
-        assert f"compiled for {name}\0".encode() in (folder / f"librowwise_{path}.so").read_bytes()
+        library = (folder / f"librowwise_{path}.so").read_bytes()
+        assert f"compiled for {name}\0".encode() in library
+        assert f"{LANES[path]} lanes\0".encode() in library
     monkeypatch.setattr(core, "FOLDER", folder)
     monkeypatch.delenv(core.FORCED, raising=False)
     for path in (path for path, obstacle in core.paths().items() if obstacle is None):
@@ -152,6 +167,7 @@ def test_a_library_shows_its_own_interface_alone(compiled):
             "rowwise_for",
             "rowwise_path",
             "rowwise_probe",
+            "rowwise_width",
         }
 
 
@@ -174,13 +190,14 @@ def test_flags_reach_the_compiler_the_paths_own_but_not_cpu_cpp(package, tmp_pat
     lines = [line for line in log.read_text().splitlines() if not line.endswith(" --version")]
     compiled = [line for line in lines if " -c " in line]
     linked = [line for line in lines if " -shared " in line]
-    paths = len(core.PATHS) if ON_X86 else 1
-    assert (len(compiled), len(linked)) == (2 * paths, paths)
+    paths, widths = (len(core.PATHS), 3) if ON_X86 else (1, 1)
+    assert (len(compiled), len(linked)) == (2 * paths + widths, paths)
     for line in compiled:
         assert line.startswith("-DFIRST ")
         assert line.index("-O2") < line.index("-O0 -DLAST")
         assert "-ffast-math" not in line
-        assert ("-mavx" in line) == ("engine.cpp" in line and "ROWWISE_PATH=portable" not in line)
+        anywhere = "portable.cpp" in line or "baseline-" in line
+        assert ("-mavx" in line) != anywhere
     for line in linked:
         assert line.index("-O0 -DLAST") < line.index(".o ") < line.index("-Wl,-z,now")
 
@@ -233,10 +250,10 @@ def test_no_compiler_at_all(package):
 @needs_compiler
 def test_sources_that_do_not_compile(package):
     old_libraries(package)
-    (package / NATIVE / "probe.cpp").write_text("int broken(")
+    (package / NATIVE / "width.cpp").write_text("int broken(")
     folder, reasons, _ = build(package)
     assert built(folder) == set()
-    assert reasons["portable"].startswith(f"{NATIVE}/probe.cpp:1:")
+    assert reasons["portable"].startswith(f"{NATIVE}/width.cpp:1:")
     assert "error: " in reasons["portable"]
 
 

@@ -1,5 +1,6 @@
 #include "api.h"
 
+#include "outcome.h"
 #include "train.h"
 
 using namespace rowwise;
@@ -10,25 +11,12 @@ struct rowwise_network {
 
 namespace {
 
-// Runs `work` and turns its outcome into a code of the C interface.
-template <class Work>
-int32_t guarded(const Work &work) {
-  try {
-    return work() ? ROWWISE_DONE : ROWWISE_CANCELLED;
-  } catch (const std::bad_alloc &) {
-    return ROWWISE_NO_MEMORY;
-  } catch (...) {
-    return ROWWISE_REFUSED;  // the system gave no thread
-  }
-}
-
 Pictures of(const rowwise_pictures *pictures) { return {pictures->data, pictures->bytes != 0, pictures->pixels}; }
 
 // Row-major [steps][features] of one row of a value.
 void copy_row(const Layout &layout, Sequence value, int rows, int row, float *to) {
   for (int t = 0; t < layout.steps; t++)
-    for (int place : layout.place)
-      *to++ = value.at(t)[((std::ptrdiff_t)(place / PANEL) * rows + row) * PANEL + place % PANEL];
+    for (int place : layout.place) *to++ = value.at(t)[place_in_panels(rows, row, place)];
 }
 
 }  // namespace
@@ -44,11 +32,11 @@ rowwise_network *rowwise_new(const rowwise_layer *layers, int32_t count, int32_t
 void rowwise_free(rowwise_network *network) { delete network; }
 
 int32_t rowwise_set(rowwise_network *network, int32_t index, int32_t slot, const float *from) {
-  return guarded([&] { return network->network.set(index, slot, from), true; });
+  return outcome_of([&] { return network->network.set(index, slot, from), true; });
 }
 
 int32_t rowwise_get(rowwise_network *network, int32_t index, int32_t slot, float *to) {
-  return guarded([&] { return network->network.get(index, slot, to), true; });
+  return outcome_of([&] { return network->network.get(index, slot, to), true; });
 }
 
 int32_t rowwise_train(rowwise_network *network, const rowwise_pictures *pictures, const int64_t *labels,
@@ -57,7 +45,7 @@ int32_t rowwise_train(rowwise_network *network, const rowwise_pictures *pictures
                       int64_t *right, int64_t *steps_done, const volatile int32_t *cancel) {
   Network::Training training{of(pictures), labels, order, count, batch, first_step, seed, rates,
                              *optimizer, apply != 0, losses, right, 0, cancel};
-  const int32_t code = guarded([&] { return network->network.train(training); });
+  const int32_t code = outcome_of([&] { return network->network.train(training); });
   *steps_done = training.done;
   return code;
 }
@@ -65,8 +53,8 @@ int32_t rowwise_train(rowwise_network *network, const rowwise_pictures *pictures
 int32_t rowwise_read(rowwise_network *network, const rowwise_pictures *pictures, int32_t batch, float *probabilities,
                      int32_t layer, float *values, const volatile int32_t *cancel) {
   const Model &model = network->network.model();
-  return guarded([&] {
-    return network->network.read(of(pictures), pictures->count, batch, cancel, [&](Pass &pass, int, int64_t first) {
+  return outcome_of([&] {
+    return network->network.read(of(pictures), pictures->count, batch, cancel, [&](Pass &pass, int64_t first) {
       const Layout &end = model.nodes.back()->layout, &wanted = model.nodes[layer]->layout;
       for (int m = 0; m < pass.rows; m++) {
         if (probabilities)
@@ -84,12 +72,12 @@ int32_t rowwise_evaluate(rowwise_network *network, const rowwise_pictures *pictu
                          const volatile int32_t *cancel) {
   // Each batch's sums apart, so that the total does not depend on which thread read which batch.
   const Layout &end = network->network.model().nodes.back()->layout;
-  return guarded([&] {
+  return outcome_of([&] {
     const int64_t batches = (pictures->count + batch - 1) / batch;
     std::vector<double> losses(batches);
     std::vector<int64_t> hits(batches);
     const bool whole = network->network.read(
-        of(pictures), pictures->count, batch, cancel, [&](Pass &pass, int, int64_t first) {
+        of(pictures), pictures->count, batch, cancel, [&](Pass &pass, int64_t first) {
           for (int m = 0; m < pass.rows; m++) {
             const auto [one, hit] = cross_entropy(end, pass.spaces.back()->value.data, pass.rows, m,
                                                   (int)labels[first + m], label_smoothing, 0, nullptr);

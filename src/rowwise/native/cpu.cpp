@@ -1,7 +1,7 @@
 // What the processor has and its system allows, asked by CPUID and XGETBV.
 //
-// A feature counts only if the operating system saves the registers that it needs. Bit numbers are those of Intel's Software Developer's Manual, volume 2A
-// (CPUID) and volume 1, chapter 13 (XCR0).
+// A feature counts only if the operating system saves the registers that it needs. Bit numbers are
+// those of Intel's Software Developer's Manual, volume 2A (CPUID) and volume 1, chapter 13 (XCR0).
 #include "cpu.h"
 
 #if defined(__x86_64__)

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tile.h"
+
 namespace rowwise {
 
 namespace {
@@ -21,83 +23,65 @@ constexpr int width_for(int rows) {
   return width;
 }
 
+// Calls function<number>() for 1 <= number <= MOST, so that the sizes of tiles are known to the compiler.
+template <int MOST, class Function>
+ROWWISE_INLINE void with_number(int number, const Function &function) {
+  static_assert(MOST <= 6);
+  auto call = [&]<int NUMBER>() __attribute__((always_inline)) {
+    if constexpr (NUMBER <= MOST) function.template operator()<NUMBER>();
+  };
+  switch (number) {
+    case 1: call.template operator()<1>(); break;
+    case 2: call.template operator()<2>(); break;
+    case 3: call.template operator()<3>(); break;
+    case 4: call.template operator()<4>(); break;
+    case 5: call.template operator()<5>(); break;
+    default: call.template operator()<6>();
+  }
+}
+
 // A block of a product: C[m0 + i, j] for i < ROWS over WIDTH panels.
 template <int ROWS, int WIDTH>
 ROWWISE_INLINE void product_tile(const Term *terms, int count, int rows, int m0, std::ptrdiff_t panel,
                                  const float *bias, bool add, float *c) {
-  Vec sums[ROWS][WIDTH][PIECES];
+  Sums<ROWS, WIDTH> sums;
   const std::ptrdiff_t c_panel = (std::ptrdiff_t)rows * PANEL;
   c += panel * c_panel + (std::ptrdiff_t)m0 * PANEL;
-#pragma GCC unroll 8
-  for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < WIDTH; j++)
-#pragma GCC unroll 4
-      for (int v = 0; v < PIECES; v++) {
-        if (add)
-          sums[i][j][v] = load(c + j * c_panel + i * PANEL + v * LANES);
-        else
-          sums[i][j][v] = bias ? load(bias + (panel + j) * PANEL + v * LANES) : Vec{};
-      }
+  if (add)
+    sums.load_from(c, c_panel);
+  else
+    sums.each([&](Vec &sum, int, int j, int v) __attribute__((always_inline)) {
+      sum = bias ? load(bias + (panel + j) * PANEL + v * LANES) : Vec{};
+    });
   for (int t = 0; t < count; t++) {
     const float *a = terms[t].a + (std::ptrdiff_t)m0 * PANEL;
     const float *b = terms[t].b + panel * terms[t].b_panel;
     const std::ptrdiff_t b_panel = terms[t].b_panel;
-    auto step = [&](int k) __attribute__((always_inline)) {
-      Vec row[WIDTH][PIECES];
-#pragma GCC unroll 8
-      for (int j = 0; j < WIDTH; j++)
-#pragma GCC unroll 4
-        for (int v = 0; v < PIECES; v++) row[j][v] = load(b + j * b_panel + k * PANEL + v * LANES);
-#pragma GCC unroll 8
-      for (int i = 0; i < ROWS; i++) {
-        Vec x = splat(a[i * PANEL + k]);
-#pragma GCC unroll 8
-        for (int j = 0; j < WIDTH; j++)
-#pragma GCC unroll 4
-          for (int v = 0; v < PIECES; v++) sums[i][j][v] += x * row[j][v];
-      }
-    };
     int left = terms[t].depth;
     for (; left >= PANEL; left -= PANEL) {
 #pragma GCC unroll 4
-      for (int k = 0; k < PANEL; k++) step(k);
+      for (int k = 0; k < PANEL; k++) sums.add(a + k, PANEL, b + k * PANEL, b_panel);
       a += c_panel;
       b += PANEL * PANEL;
     }
-    for (int k = 0; k < left; k++) step(k);
+    for (int k = 0; k < left; k++) sums.add(a + k, PANEL, b + k * PANEL, b_panel);
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < WIDTH; j++)
-#pragma GCC unroll 4
-      for (int v = 0; v < PIECES; v++)
-        store(c + j * c_panel + i * PANEL + v * LANES, sums[i][j][v]);
+  sums.store_to(c, c_panel);
 }
 
 // WIDTH panels of a product, all rows: these in tiles as equal as can be, since a tile of one or
-// two rows at the end would wait for its own sums.
+// two rows at the end would wait for its own sums. Not inlined, or there would be several copies.
 template <int WIDTH>
-inline void product_panels(const Term *terms, int count, int rows, std::ptrdiff_t panel,
-                           const float *bias, bool add, float *c) {
+__attribute__((noinline)) void product_panels(const Term *terms, int count, int rows, std::ptrdiff_t panel,
+                                              const float *bias, bool add, float *c) {
   constexpr int most = tallest(WIDTH);
   const int tiles = (rows + most - 1) / most;
   int m = 0;
   for (int i = 0; i < tiles; i++) {
     const int height = (rows - m) / (tiles - i);
-    auto tile = [&]<int ROWS>() {
-      if constexpr (ROWS <= most)
-        product_tile<ROWS, WIDTH>(terms, count, rows, m, panel, bias, add, c);
-    };
-    switch (height) {
-      case 1: tile.template operator()<1>(); break;
-      case 2: tile.template operator()<2>(); break;
-      case 3: tile.template operator()<3>(); break;
-      case 4: tile.template operator()<4>(); break;
-      case 5: tile.template operator()<5>(); break;
-      default: tile.template operator()<6>();
-    }
+    with_number<most>(height, [&]<int ROWS>() __attribute__((always_inline)) {
+      product_tile<ROWS, WIDTH>(terms, count, rows, m, panel, bias, add, c);
+    });
     m += height;
   }
 }
@@ -116,12 +100,9 @@ void product(const Term *terms, int count, int rows, int panels, const float *bi
     int gathered = 0, depth = 0;
     bool again = add;
     auto flush = [&] {
-      switch (w) {
-        case 1: product_panels<1>(near, gathered, rows, j, bias, again, c); break;
-        case 2: product_panels<2>(near, gathered, rows, j, bias, again, c); break;
-        case 3: product_panels<3>(near, gathered, rows, j, bias, again, c); break;
-        default: product_panels<4>(near, gathered, rows, j, bias, again, c);
-      }
+      with_number<WIDEST>(w, [&]<int WIDTH>() __attribute__((always_inline)) {
+        if constexpr (WIDTH != 3 || LANES == 16) product_panels<WIDTH>(near, gathered, rows, j, bias, again, c);
+      });
       gathered = depth = 0;
       again = true;
     };
@@ -154,44 +135,20 @@ template <int ROWS, int WIDTH>
 ROWWISE_INLINE void gradient_tile(const float *a, std::ptrdiff_t a_step, const float *d,
                                   std::ptrdiff_t d_step, int steps, int rows, std::ptrdiff_t d_panel,
                                   float *c, std::ptrdiff_t c_panel) {
-  Vec sums[ROWS][WIDTH][PIECES];
-#pragma GCC unroll 8
-  for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < WIDTH; j++)
-#pragma GCC unroll 4
-      for (int v = 0; v < PIECES; v++) sums[i][j][v] = load(c + j * c_panel + i * PANEL + v * LANES);
+  Sums<ROWS, WIDTH> sums;
+  sums.load_from(c, c_panel);
   for (int t = 0; t < steps; t++) {
     const float *x = a + t * a_step, *y = d + t * d_step;
 #pragma GCC unroll 4
-    for (int m = 0; m < rows; m++) {
-      Vec row[WIDTH][PIECES];
-#pragma GCC unroll 8
-      for (int j = 0; j < WIDTH; j++)
-#pragma GCC unroll 4
-        for (int v = 0; v < PIECES; v++) row[j][v] = load(y + j * d_panel + m * PANEL + v * LANES);
-#pragma GCC unroll 8
-      for (int i = 0; i < ROWS; i++) {
-        Vec left = splat(x[m * PANEL + i]);
-#pragma GCC unroll 8
-        for (int j = 0; j < WIDTH; j++)
-#pragma GCC unroll 4
-          for (int v = 0; v < PIECES; v++) sums[i][j][v] += left * row[j][v];
-      }
-    }
+    for (int m = 0; m < rows; m++) sums.add(x + m * PANEL, 1, y + m * PANEL, d_panel);
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < WIDTH; j++)
-#pragma GCC unroll 4
-      for (int v = 0; v < PIECES; v++) store(c + j * c_panel + i * PANEL + v * LANES, sums[i][j][v]);
+  sums.store_to(c, c_panel);
 }
 
 }  // namespace
 
-void gradient(const float *a, std::ptrdiff_t a_step, const float *d, std::ptrdiff_t d_step,
-                     int steps, int rows, int depth, int panels, float *c, int c_rows) {
+void gradient(const float *a, std::ptrdiff_t a_step, const float *d, std::ptrdiff_t d_step, int steps, int rows,
+              int depth, int panels, float *c, int c_rows) {
   constexpr int width = LANES == 16 ? 4 : 1;
   const std::ptrdiff_t c_panel = (std::ptrdiff_t)c_rows * PANEL, d_panel = (std::ptrdiff_t)rows * PANEL;
   for (int j = 0; j < panels;) {
@@ -201,26 +158,12 @@ void gradient(const float *a, std::ptrdiff_t a_step, const float *d, std::ptrdif
       const int tiles = (panel_left + tallest(width) - 1) / tallest(width);
       const int height = (panel_left + tiles - 1) / tiles;
       const float *x = a + (std::ptrdiff_t)(k / PANEL) * rows * PANEL + k % PANEL;
-      auto tile = [&]<int ROWS, int WIDTH>() {
-        gradient_tile<ROWS, WIDTH>(x, a_step, d + j * d_panel, d_step, steps, rows, d_panel,
-                                   c + j * c_panel + (std::ptrdiff_t)k * PANEL, c_panel);
-      };
-      auto rows_of = [&]<int ROWS>() {
-        switch (w) {
-          case 1: tile.template operator()<ROWS, 1>(); break;
-          case 2: if constexpr (width > 1) tile.template operator()<ROWS, 2>(); break;
-          case 3: if constexpr (width > 1) tile.template operator()<ROWS, 3>(); break;
-          default: if constexpr (width > 1) tile.template operator()<ROWS, 4>();
-        }
-      };
-      switch (height) {
-        case 1: rows_of.template operator()<1>(); break;
-        case 2: rows_of.template operator()<2>(); break;
-        case 3: rows_of.template operator()<3>(); break;
-        case 4: rows_of.template operator()<4>(); break;
-        case 5: rows_of.template operator()<5>(); break;
-        default: rows_of.template operator()<6>();
-      }
+      with_number<width>(w, [&]<int WIDTH>() __attribute__((always_inline)) {
+        with_number<tallest(width)>(height, [&]<int ROWS>() __attribute__((always_inline)) {
+          gradient_tile<ROWS, WIDTH>(x, a_step, d + j * d_panel, d_step, steps, rows, d_panel,
+                                     c + j * c_panel + (std::ptrdiff_t)k * PANEL, c_panel);
+        });
+      });
       k += height;
     }
     j += w;

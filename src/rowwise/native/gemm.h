@@ -13,6 +13,11 @@ namespace rowwise {
 
 constexpr int panels_of(int columns) { return (columns + PANEL - 1) / PANEL; }
 
+// Where element [row, column] of a matrix with `rows` rows lies in its panels.
+constexpr std::ptrdiff_t place_in_panels(int rows, int row, int column) {
+  return ((std::ptrdiff_t)(column / PANEL) * rows + row) * PANEL + column % PANEL;
+}
+
 // One term of a sum of products: A [rows, depth] as panels, times the panels of B [depth, columns].
 struct Term {
   const float *a;         // [ceil(depth / 16)][rows][16]

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tile.h"
+
 namespace rowwise {
 
 namespace {
@@ -37,8 +39,10 @@ ROWWISE_INLINE void transpose_words(const Words in[16], std::uint32_t *out, std:
     }
   // b[4 i + c] has in its quarter q the rows 4 i .. 4 i + 3 of column 4 q + c.
   for (int c = 0; c < 4; c++) {
-    const __m512i low_even = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88), low_odd = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xDD);
-    const __m512i high_even = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88), high_odd = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xDD);
+    const __m512i low_even = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88);
+    const __m512i low_odd = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xDD);
+    const __m512i high_even = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
+    const __m512i high_odd = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xDD);
     _mm512_storeu_si512(out + c * stride, _mm512_shuffle_i32x4(low_even, high_even, 0x88));
     _mm512_storeu_si512(out + (8 + c) * stride, _mm512_shuffle_i32x4(low_even, high_even, 0xDD));
     _mm512_storeu_si512(out + (4 + c) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
@@ -220,13 +224,8 @@ template <int ROWS, int COUNT>
 ROWWISE_INLINE void tile(const HalfTerm *terms, int count, int rows, int m0, int panel, float *c) {
   const std::ptrdiff_t c_panel = (std::ptrdiff_t)rows * PANEL;
   float *corner = c + panel * c_panel + m0 * PANEL;
-  Vec sums[ROWS][COUNT][PIECES];
-#pragma GCC unroll 8
-  for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < COUNT; j++)
-#pragma GCC unroll 4
-      for (int v = 0; v < PIECES; v++) sums[i][j][v] = load(corner + j * c_panel + i * PANEL + v * LANES);
+  Sums<ROWS, COUNT> sums;
+  sums.load_from(corner, c_panel);
   for (int t = 0; t < count; t++) {
     const std::uint32_t *a = reinterpret_cast<const std::uint32_t *>(terms[t].a) + m0 * PANEL;
     const std::uint32_t *b = terms[t].b + panel * terms[t].b_panel;
@@ -238,24 +237,15 @@ ROWWISE_INLINE void tile(const HalfTerm *terms, int count, int rows, int m0, int
 #pragma GCC unroll 4
           for (int v = 0; v < PIECES; v++)
             row[j][v] = *reinterpret_cast<const Ints *>(b + j * terms[t].b_panel + p * PANEL + v * LANES);
-#pragma GCC unroll 8
-        for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
-          for (int j = 0; j < COUNT; j++)
-#pragma GCC unroll 4
-            for (int v = 0; v < PIECES; v++)
-              sums[i][j][v] = add_pair_products(sums[i][j][v], a[i * PANEL + p], row[j][v]);
+        sums.each([&](Vec &sum, int i, int j, int v) __attribute__((always_inline)) {
+          sum = add_pair_products(sum, a[i * PANEL + p], row[j][v]);
+        });
       }
       a += (std::ptrdiff_t)rows * PANEL;
       b += PANEL * PANEL;
     }
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < COUNT; j++)
-#pragma GCC unroll 4
-      for (int v = 0; v < PIECES; v++) store(corner + j * c_panel + i * PANEL + v * LANES, sums[i][j][v]);
+  sums.store_to(corner, c_panel);
 }
 
 }  // namespace
@@ -266,8 +256,10 @@ void product(const HalfTerm *terms, int count, int rows, int panels, const float
     const int wide = panels - j >= WIDE ? WIDE : 1;
     for (int p = j; !add && p < j + wide; p++)
       for (int m = 0; m < rows; m++)
-        for (int v = 0; v < PIECES; v++)
-          store(c + ((std::ptrdiff_t)p * rows + m) * PANEL + v * LANES, bias ? load(bias + p * PANEL + v * LANES) : Vec{});
+        for (int v = 0; v < PIECES; v++) {
+          const Vec start = bias ? load(bias + p * PANEL + v * LANES) : Vec{};
+          store(c + ((std::ptrdiff_t)p * rows + m) * PANEL + v * LANES, start);
+        }
     for (int m = 0; m < rows; m += HIGH)
       wide == WIDE ? tile<HIGH, WIDE>(terms, count, rows, m, j, c) : tile<HIGH, 1>(terms, count, rows, m, j, c);
     j += wide;

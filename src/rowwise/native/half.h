@@ -16,12 +16,6 @@ namespace rowwise {
 
 typedef std::uint16_t Half;
 constexpr int HALVES = 32;  // in a row of 64 bytes
-constexpr bool HALF_IS_FAST =
-#if defined(__AMX_BF16__) || defined(__AVX512BF16__)
-    true;
-#else
-    false;
-#endif
 
 constexpr int half_panels_of(int columns) { return (columns + HALVES - 1) / HALVES; }
 

@@ -64,11 +64,12 @@ inline void sgd(const rowwise_optimizer &o, double rate, float *p, const float *
 }
 
 // Slots: Adam's m and v; RMSprop's v and b; SGD's b, as slot 0 and 1.
-inline void optimize(const rowwise_optimizer &o, double rate, std::int64_t step, float *p, const float *g, float *slot_0,
-                     float *slot_1, std::size_t first, std::size_t last) {
+inline void optimize(const rowwise_optimizer &o, double rate, std::int64_t step, float *p, const float *g,
+                     float *slot_0, float *slot_1, std::size_t first, std::size_t last) {
   switch (o.kind) {
     case ROWWISE_ADAM: return adam(o, rate, step, 1.0f, p, g, slot_0, slot_1, first, last);
-    case ROWWISE_ADAMW: return adam(o, rate, step, (float)(1 - rate * o.weight_decay), p, g, slot_0, slot_1, first, last);
+    case ROWWISE_ADAMW:
+      return adam(o, rate, step, (float)(1 - rate * o.weight_decay), p, g, slot_0, slot_1, first, last);
     case ROWWISE_RMSPROP: return rmsprop(o, rate, p, g, slot_0, slot_1, first, last);
     default: return sgd(o, rate, p, g, slot_0, first, last);
   }

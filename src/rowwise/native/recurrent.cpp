@@ -71,7 +71,9 @@ class FloatProducts : public Bound<Cell> {
  public:
   explicit FloatProducts(const P &pass) : P(pass) {}
 
-  void begin(int) {}
+  void begin(int s) {
+    if (P::tape.ahead && s % STEPS_AHEAD == 0) look_ahead(s);
+  }
   void keep_state(int, int) {}
   void keep_gradients(int, int) {}
 
@@ -79,9 +81,13 @@ class FloatProducts : public Bound<Cell> {
   void sums(int s, int column, int count, bool from_x, bool from_h, const float *bias, float *to) {
     Term terms[2];
     int used = 0;
-    if (from_x) terms[used++] = {P::input(s), P::w.kernel + column * P::kernel_panel(), P::kernel_panel(), P::w.inputs};
+    if (from_x && P::tape.ahead)
+      bias = sums_ahead(s % STEPS_AHEAD) + column * PANEL;
+    else if (from_x)
+      terms[used++] = {P::input(s), P::w.kernel + column * P::kernel_panel(), P::kernel_panel(), P::w.inputs};
     if (from_h && P::reads_state(s))
-      terms[used++] = {P::state(s), P::w.recurrent + column * P::recurrent_panel(), P::recurrent_panel(), P::direction.units};
+      terms[used++] = {P::state(s), P::w.recurrent + column * P::recurrent_panel(), P::recurrent_panel(),
+                       P::direction.units};
     product(terms, used, P::rows, count, bias, false, to);
   }
 
@@ -120,6 +126,23 @@ class FloatProducts : public Bound<Cell> {
   }
 
  private:
+  // tape.ahead: first [STEPS_AHEAD][GATES P][16], as the steps take them; then the product's factor
+  // and result, [input panels][n][16] and [GATES P][n][16].
+  int columns() const { return P::GATES * P::panels * PANEL; }
+  float *sums_ahead(int step) const { return P::tape.ahead + (std::ptrdiff_t)step * columns(); }
+  void look_ahead(int s) {
+    const int n = std::min(STEPS_AHEAD, P::direction.steps - s);
+    float *inputs = sums_ahead(STEPS_AHEAD), *sums = inputs + STEPS_AHEAD * P::w.input_rows;
+    for (int i = 0; i < n; i++)
+      for (int j = 0; j < P::w.input_rows; j += PANEL)
+        std::memcpy(inputs + j * n + i * PANEL, P::input(s + i) + j, PANEL * sizeof(float));
+    const Term term{inputs, P::w.kernel, P::kernel_panel(), P::w.inputs};
+    product(&term, 1, n, columns() / PANEL, P::w.bias, false, sums);
+    for (int i = 0; i < n; i++)
+      for (int j = 0; j < columns(); j += PANEL)
+        std::memcpy(sums_ahead(i) + j, sums + j * n + i * PANEL, PANEL * sizeof(float));
+  }
+
   void back(Sequence split, int s, const float *b, std::ptrdiff_t width, int count, bool add, float *to) {
     Term terms[2] = {{P::tape.gates.at(s), b, width, P::joint() * PANEL}};
     if constexpr (Cell::SPLIT)
@@ -142,7 +165,8 @@ class HalfProducts : public Bound<Cell> {
     const float *input = P::input(s);
     for (int p = 0; p < P::w.input_rows / PANEL; p++) {
       to_rows(input + p * P::panel, P::rows, p & 1, half_.x_rows + p / 2 * block());
-      to_columns(input + p * P::panel, P::rows, (std::ptrdiff_t)P::w.input_rows * HALVES, x_columns(s) + p * PANEL * HALVES);
+      to_columns(input + p * P::panel, P::rows, (std::ptrdiff_t)P::w.input_rows * HALVES,
+                 x_columns(s) + p * PANEL * HALVES);
     }
     if (s == 0)
       for (int u = 0; u < P::panels; u++) keep_state(0, u);
@@ -325,7 +349,8 @@ bool run_forward(const Bound<Cell> &bound, Cancel &cancel) {
     pass.begin(s);
     for (int u = 0; u < pass.panels; u += ahead) {
       const int count = std::min(ahead, pass.panels - u);
-      pass.sums(s, u * Cell::JOINT, count * Cell::JOINT, true, true, pass.w.bias + u * Cell::JOINT * PANEL, pass.gates(s, u));
+      const int first = u * Cell::JOINT;
+      pass.sums(s, first, count * Cell::JOINT, true, true, pass.w.bias + first * PANEL, pass.gates(s, u));
       if constexpr (Cell::SPLIT) {
         const int column = pass.joint() + u;
         pass.sums(s, column, 1, true, false, pass.w.bias + column * PANEL, pass.tape.split_x.at(s) + u * pass.panel);
@@ -341,8 +366,8 @@ bool run_forward(const Bound<Cell> &bound, Cancel &cancel) {
 }
 
 template <class Cell, class Products, class Act>
-bool run_backward(const Bound<Cell> &bound, const DirectionGradients &into, Sequence d_states, bool last_only, Sequence d_x,
-                  bool add_to_d_x, Cancel &cancel) {
+bool run_backward(const Bound<Cell> &bound, const DirectionGradients &into, Sequence d_states, bool last_only,
+                  Sequence d_x, bool add_to_d_x, Cancel &cancel) {
   constexpr int ahead = 4;  // unit panels of which the state's gradients are taken at once
   Products pass(bound);
   const Tape &tape = pass.tape;
@@ -376,7 +401,8 @@ bool run_backward(const Bound<Cell> &bound, const DirectionGradients &into, Sequ
     pass.weight_gradients(s, pending, into);
     add_column_sums({tape.gates.at(s), tape.gates.step}, pending, pass.joint(), pass.rows, into.bias);
     if constexpr (Cell::SPLIT) {
-      add_column_sums({tape.split_x.at(s), tape.split_x.step}, pending, pass.panels, pass.rows, into.bias + pass.joint() * PANEL);
+      float *split_x_bias = into.bias + pass.joint() * PANEL;
+      add_column_sums({tape.split_x.at(s), tape.split_x.step}, pending, pass.panels, pass.rows, split_x_bias);
       add_column_sums({tape.split_h.at(s), tape.split_h.step}, pending, pass.panels, pass.rows, into.split_bias);
     }
     pending = 0;
@@ -406,8 +432,9 @@ class CellDirection final : public Direction {
     return run_forward<Cell, FloatProducts<Cell>, Act, Sigmoid>(pass, cancel);
   }
 
-  bool backward(const DirectionWeights &w, const DirectionGradients &into, const Tape &tape, Sequence x, Sequence d_states,
-                bool last_only, Sequence d_x, bool add_to_d_x, int rows, Cancel &cancel) const override {
+  bool backward(const DirectionWeights &w, const DirectionGradients &into, const Tape &tape, Sequence x,
+                Sequence d_states, bool last_only, Sequence d_x, bool add_to_d_x, int rows,
+                Cancel &cancel) const override {
     const Bound<Cell> pass{*this, w, tape, x, rows};
     if (tape.half)
       return run_backward<Cell, HalfProducts<Cell>, Act>(pass, into, d_states, last_only, d_x, add_to_d_x, cancel);

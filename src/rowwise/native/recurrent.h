@@ -113,6 +113,7 @@ struct Tape {
   float *memory_gradient; // LSTM: [P][rows][16]
   bool zero_start = true; // the initial state is zero, so its products are left out
   const HalfTape *half = nullptr;  // products are in bfloat16
+  float *ahead = nullptr;  // reading a single sequence: ahead_size() floats for the sums x W + b to come
   bool memory_gradient_given = false; // memory_gradient holds that of the last c, else it is zero
 };
 
@@ -144,6 +145,12 @@ class Direction {
   // The place in x of the s-th step that is read.
   int place(int s) const { return reverse ? steps - 1 - s : s; }
 };
+
+// x W + b of so many steps at once, where a single sequence is read: one pass over W serves them all.
+constexpr int STEPS_AHEAD = 32;
+constexpr std::size_t ahead_size(CellKind kind, int units, int input_rows) {
+  return (std::size_t)STEPS_AHEAD * (input_rows + 2 * gates_of(kind) * panels_of(units) * PANEL);
+}
 
 // Adds to `sums` [panels][16] the columns of `d` [panels][rows][16] over `steps` steps.
 void add_column_sums(Sequence d, int steps, int panels, int rows, float *sums);

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__AVX512F__) || defined(__AVX__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -49,16 +49,11 @@ ROWWISE_INLINE Vec at_least(Vec x, float low) { return x < low ? splat(low) : x;
 ROWWISE_INLINE Vec at_most(Vec x, float high) { return x > high ? splat(high) : x; }
 ROWWISE_INLINE Vec between(Vec x, float low, float high) { return at_most(at_least(x, low), high); }
 
+// One instruction, which compilers find by themselves.
 ROWWISE_INLINE Vec square_root(Vec x) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_sqrt_ps((__m512)x);
-#elif defined(__AVX__)
-  return (Vec)_mm256_sqrt_ps((__m256)x);
-#else
   Vec y;
   for (int i = 0; i < LANES; i++) y[i] = __builtin_sqrtf(x[i]);
   return y;
-#endif
 }
 
 ROWWISE_INLINE float sum(Vec x) {
@@ -67,9 +62,12 @@ ROWWISE_INLINE float sum(Vec x) {
   return total;
 }
 
+// 2ⁿ for the whole number n that was rounded by adding 1.5·2²³, -126 <= n <= 127.
+ROWWISE_INLINE Vec power_of_two(Vec shifted) { return (Vec)(((Bits)shifted << 23) + 0x3F800000u); }
+
 // e^x within 2e-7 relative, for x clamped to ±87: x = n ln 2 + r, a polynomial in r of least largest
-// relative error on |r| <= ln 2 / 2, and n added to the exponent. Rounding n by adding 1.5·2²³
-// holds only without -ffast-math.
+// relative error on |r| <= ln 2 / 2, times 2ⁿ. Rounding n by adding 1.5·2²³ holds only without
+// -ffast-math.
 ROWWISE_INLINE Vec exponential(Vec x) {
   x = between(x, -87.0f, 87.0f);
   const float magic = 12582912.0f;
@@ -83,7 +81,7 @@ ROWWISE_INLINE Vec exponential(Vec x) {
   p = p * r + 4.99999911e-1f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  return (Vec)((Bits)p + ((Bits)shifted << 23));
+  return p * power_of_two(shifted);
 }
 
 ROWWISE_INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -122,7 +120,7 @@ ROWWISE_INLINE Vec quick_sigmoid(Vec x) {
   Vec p = r * 5.51716648e-2f + 2.42611125e-1f;
   p = p * r + 6.93260968e-1f;
   p = p * r + 9.99928057e-1f;
-  return quick_reciprocal(1.0f + (Vec)((Bits)p + ((Bits)shifted << 23)));
+  return quick_reciprocal(1.0f + p * power_of_two(shifted));
 }
 ROWWISE_INLINE Vec quick_tanh(Vec x) {
   x = between(x, -5.0f, 5.0f);

@@ -9,16 +9,12 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace rowwise {
 
@@ -41,7 +37,7 @@ class Barrier {
     for (int i = 0; i < SPINS; i++) {
       if (turn_.load(std::memory_order_acquire) != turn) return;
 #if defined(__x86_64__)
-      _mm_pause();
+      __builtin_ia32_pause();
 #endif
     }
     turn_.wait(turn, std::memory_order_acquire);
@@ -53,6 +49,33 @@ class Barrier {
   std::atomic<int> arrived_{0};
   std::atomic<unsigned> turn_{0};
 };
+
+// What falls to part `index` of `count`, as equal as can be: [first, last) of `total`.
+template <class Number>
+struct Share {
+  Number first, last;
+};
+template <class Number>
+constexpr Share<Number> share_of(Number total, int index, int count) {
+  return {(Number)((std::int64_t)total * index / count), (Number)((std::int64_t)total * (index + 1) / count)};
+}
+
+// Any callable, borrowed: for a parameter, and gone with the call. std::function would serve, but its
+// header takes long to compile.
+template <class... Arguments>
+class Borrowed {
+ public:
+  template <class Callable>
+  Borrowed(const Callable &callable)
+      : callable_(&callable),
+        call_([](const void *it, Arguments... arguments) { (*static_cast<const Callable *>(it))(arguments...); }) {}
+  void operator()(Arguments... arguments) const { call_(callable_, arguments...); }
+
+ private:
+  const void *callable_;
+  void (*call_)(const void *, Arguments...);
+};
+using Work = Borrowed<int>;  // called with the number of the thread
 
 // Some threads that run one function at a time, each with its number, the caller among them as 0.
 class Crew {
@@ -72,7 +95,7 @@ class Crew {
   int size() const { return 1 + (int)threads_.size(); }
 
   // Runs `work(i)` for 0 <= i < count, count <= size(), and returns when all have returned.
-  void run(int count, const std::function<void(int)> &work) {
+  void run(int count, const Work &work) {
     {
       std::lock_guard<std::mutex> hold(mutex_);
       work_ = &work;
@@ -100,7 +123,7 @@ class Crew {
   void serve(int index) {
     unsigned long seen = 0;
     for (;;) {
-      const std::function<void(int)> *work;
+      const Work *work;
       {
         std::unique_lock<std::mutex> hold(mutex_);
         called_.wait(hold, [&] { return ended_ || call_ != seen; });
@@ -118,7 +141,7 @@ class Crew {
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable called_, done_;
-  const std::function<void(int)> *work_ = nullptr;
+  const Work *work_ = nullptr;
   int count_ = 0, running_ = 0;
   unsigned long call_ = 0;
   bool ended_ = false;
@@ -169,7 +192,7 @@ class Crews {
 
 // Runs `work(i)` on `count` threads and returns when all have returned. What one of them throws is
 // thrown again here.
-inline void in_parallel(int count, const std::function<void(int)> &work) {
+inline void in_parallel(int count, const Work &work) {
   if (count <= 0) return;
   if (count == 1) return work(0);
   std::unique_ptr<Crew> crew = Crews::all().take(count);

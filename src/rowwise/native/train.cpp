@@ -1,6 +1,9 @@
 #include "train.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstring>
 
 #include "optimizer.h"
 
@@ -36,10 +39,10 @@ void Network::get(int index, int slot, float *to) {
 namespace {
 
 float &element(float *panels, int rows, int row, int column) {
-  return panels[((std::ptrdiff_t)(column / PANEL) * rows + row) * PANEL + column % PANEL];
+  return panels[place_in_panels(rows, row, column)];
 }
 float element(const float *panels, int rows, int row, int column) {
-  return panels[((std::ptrdiff_t)(column / PANEL) * rows + row) * PANEL + column % PANEL];
+  return panels[place_in_panels(rows, row, column)];
 }
 
 // The largest logit's class (the first of equals), and log Σ e^z.
@@ -124,10 +127,11 @@ bool Network::step(Training &training, std::int64_t index, int w, Barrier &barri
   Store &store = model_.store;
   const std::int64_t start = index * training.batch;
   const int size = (int)std::min<std::int64_t>(training.batch, training.count - start);
-  const int first = (int)((std::int64_t)size * w / threads_), last = (int)((std::int64_t)size * (w + 1) / threads_);
-  Batch batch{&store, training.pictures, training.order, start, size, Mode::training, training.seed,
-              (std::uint64_t)(training.first_step + index), threads_, &barrier, &cancel};
-  Pass pass{batch, mine.training, w, first, last - first, filled(last - first, model_.precision), mine.gradients.data()};
+  const auto [first, last] = share_of(size, w, threads_);
+  Batch batch{&store, training.pictures, training.order, start, Mode::training, training.seed,
+              (std::uint64_t)(training.first_step + index), &barrier, &cancel};
+  const int rows = filled(last - first, model_.precision);
+  Pass pass{batch, mine.training, w, first, last - first, rows, mine.gradients.data()};
   mine.gradients.zero();
   cancel.asked();
   model_.forward(pass);
@@ -147,8 +151,8 @@ bool Network::step(Training &training, std::int64_t index, int w, Barrier &barri
   model_.backward(pass);
   barrier.wait();
   if (cancel.seen()) return false;
-  const std::size_t lines = store.size / PANEL;
-  const std::size_t from = lines * w / threads_ * PANEL, to = lines * (w + 1) / threads_ * PANEL;
+  const auto lines = share_of(store.size / PANEL, w, threads_);
+  const std::size_t from = lines.first * PANEL, to = lines.last * PANEL;
   reduce(from, to);
   barrier.wait();
   if (w == 0) {
@@ -205,7 +209,8 @@ void Network::clip(const rowwise_optimizer &o) {
 
 // --- reading ----------------------------------------------------------------------------------
 
-bool Network::read(Pictures pictures, std::int64_t count, int batch, const volatile std::int32_t *cancel, const Take &take) {
+bool Network::read(Pictures pictures, std::int64_t count, int batch, const volatile std::int32_t *cancel,
+                   const Take &take) {
   const std::int64_t batches = (count + batch - 1) / batch;
   const int workers = (int)std::min<std::int64_t>(threads_, batches);
   prepare(Mode::reading, (int)std::min<std::int64_t>(batch, count), workers);
@@ -217,10 +222,10 @@ bool Network::read(Pictures pictures, std::int64_t count, int batch, const volat
       if (asked.asked()) return;
       const std::int64_t first = i * batch;
       const int rows = (int)std::min<std::int64_t>(batch, count - first);
-      Batch one{&model_.store, pictures, nullptr, first, rows, Mode::reading, 0, 0, 1, nullptr, &asked};
+      Batch one{&model_.store, pictures, nullptr, first, Mode::reading, 0, 0, nullptr, &asked};
       Pass pass{one, workers_[w].reading, w, 0, rows, rows, nullptr};
       model_.forward(pass);
-      if (!asked.seen()) take(pass, w, first);
+      if (!asked.seen()) take(pass, first);
     }
   });
   return !asked.seen();

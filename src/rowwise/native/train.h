@@ -31,8 +31,9 @@ class Network {
   // Returns false where it was cancelled.
   bool train(Training &training);
 
-  // What reading does with a batch, on the thread that read it: `first` is the first of its pictures.
-  using Take = std::function<void(Pass &pass, int worker, std::int64_t first)>;
+  // What is done with a batch that was read, on the thread that read it; its first picture's index.
+  using Take = Borrowed<Pass &, std::int64_t>;
+  // Reads pictures [0, count). Returns false where it was cancelled.
   bool read(Pictures pictures, std::int64_t count, int batch, const volatile std::int32_t *cancel, const Take &take);
 
   const Model &model() const { return model_; }

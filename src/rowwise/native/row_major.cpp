@@ -2,21 +2,31 @@
 //
 // Each thread takes some rows of the batch through all steps, so that threads meet at the end of a
 // call alone. Arrays are copied into panels on the way in, and out of them on the way out.
-#include "model.h"
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <vector>
 
-namespace rowwise {
-namespace {
+#include "buffer.h"
+#include "outcome.h"
+#include "recurrent.h"
+#include "threads.h"
 
-// Where the columns of a row-major matrix lie in panels: in runs of up to 16, one a panel.
+namespace rowwise::row_major {
+
+// Where the columns of a row-major matrix lie in panels: in runs of up to 16, one a panel, from its
+// first lane on.
 class Columns {
  public:
-  // The gates of a weight matrix; a matrix that is none is one of a simple RNN.
-  Columns(CellKind kind, int units) : width_(gates_of(kind) * units) {
-    const int panels = panels_of(units);
-    for (int g = 0; g < gates_of(kind); g++)
-      for (int u = 0; u < panels; u++)
-        runs_.push_back({g * units + u * PANEL, std::min(PANEL, units - u * PANEL), gate_panel(kind, g, u, panels)});
+  // Those of a weight matrix, as gate_places() has them.
+  Columns(CellKind kind, int units) {
+    for (int place : gate_places(kind, units)) {
+      if (place % PANEL == 0) runs_.push_back({width_, 0, place / PANEL});
+      runs_.back().count++;
+      width_++;
+    }
   }
+  // Those of a matrix without gates lie in order, as a simple RNN's do.
   static Columns plain(int width) { return {CellKind::simple_rnn, width}; }
 
   // from [rows][width], to [panels][height][16], of which `rows` are filled; zero pads the lines.
@@ -49,30 +59,13 @@ class Columns {
   struct Run {
     int column, count, panel;
   };
-  int width_;
+  int width_ = 0;
   std::vector<Run> runs_;
 };
 
-// Floats on a cache line's boundary, with whatever was there: for what is written before it is read.
-class Scratch {
- public:
-  Scratch() = default;
-  explicit Scratch(std::size_t count) {
-    const std::size_t bytes = (count * sizeof(float) + LINE - 1) / LINE * LINE;
-    data_.reset(bytes ? static_cast<float *>(std::aligned_alloc(LINE, bytes)) : nullptr);
-    if (bytes && !data_) throw std::bad_alloc();
-  }
-  float *data() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(float *p) const { std::free(p); }
-  };
-  std::unique_ptr<float, Free> data_;
-};
-
 void add(const Buffer &from, const Buffer &to) {
-  for (std::size_t k = 0; k < from.size(); k += LANES) store(to.data() + k, load(to.data() + k) + load(from.data() + k));
+  float *sum = to.data();
+  for (std::size_t k = 0; k < from.size(); k += LANES) store(sum + k, load(sum + k) + load(from.data() + k));
 }
 
 // The row-major arrays that a pass back fills; d_x, d_h, d_c and the GRU's d_recurrent_bias or null.
@@ -94,7 +87,7 @@ class Recurrence {
   };
   struct Part {  // one thread's rows
     int first = 0, rows = 0;
-    Scratch x, states, gates, memory, squashed, split_x, split_h, state_gradient, memory_gradient;
+    Buffer x, states, gates, memory, squashed, split_x, split_h, state_gradient, memory_gradient;
     Gradients gradients;
     Tape tape;
   };
@@ -126,7 +119,7 @@ class Recurrence {
   std::unique_ptr<Direction> direction_;
   Columns inputs_, units_, gates_;
   Buffer kernel_, recurrent_, bias_, split_bias_;
-  Scratch recurrent_t_, kernel_t_;
+  Buffer recurrent_t_, kernel_t_;
   std::vector<Part> parts_;
 };
 
@@ -164,21 +157,22 @@ void Recurrence::take_weights(const float *kernel, const float *recurrent, const
 
 // The memory of one thread, its tape laid over it.
 void Recurrence::open(Part &part, int index) const {
-  const int count = (int)parts_.size(), steps = shape_.steps;
-  part.first = (int)((std::int64_t)shape_.batch * index / count);
-  part.rows = (int)((std::int64_t)shape_.batch * (index + 1) / count) - part.first;
+  const auto rows = share_of(shape_.batch, index, (int)parts_.size());
+  const int steps = shape_.steps;
+  part.first = rows.first;
+  part.rows = rows.last - rows.first;
   const std::size_t state = direction_->state_size(part.rows), kept = kept_ ? steps : 1;
   const std::ptrdiff_t step = kept_ ? state : 0;
   const bool lstm = kind() == CellKind::lstm, gru = kind() == CellKind::gru;
-  part.x = Scratch(x_step(part) * steps);
-  part.states = Scratch(state * (steps + 1));
-  part.gates = Scratch(state * joint_gates(kind()) * kept);
-  if (lstm) part.memory = Scratch(state * (kept_ ? steps + 1 : 1));
-  if (lstm) part.squashed = Scratch(state * kept);
-  if (gru) part.split_x = Scratch(state * kept);
-  if (gru) part.split_h = Scratch(state * kept);
-  if (kept_) part.state_gradient = Scratch(state);
-  if (kept_ && lstm) part.memory_gradient = Scratch(state);
+  part.x = Buffer::uninitialised(x_step(part) * steps);
+  part.states = Buffer::uninitialised(state * (steps + 1));
+  part.gates = Buffer::uninitialised(state * joint_gates(kind()) * kept);
+  if (lstm) part.memory = Buffer::uninitialised(state * (kept_ ? steps + 1 : 1));
+  if (lstm) part.squashed = Buffer::uninitialised(state * kept);
+  if (gru) part.split_x = Buffer::uninitialised(state * kept);
+  if (gru) part.split_h = Buffer::uninitialised(state * kept);
+  if (kept_) part.state_gradient = Buffer::uninitialised(state);
+  if (kept_ && lstm) part.memory_gradient = Buffer::uninitialised(state);
   part.tape = Tape{part.states.data(),          true,
                    {part.gates.data(), step * joint_gates(kind())},
                    {part.memory.data(), step},  {part.squashed.data(), step},
@@ -217,10 +211,10 @@ void Recurrence::forward(const float *x, const float *h, const float *c, float *
 }
 
 void Recurrence::backward(const float *d_states, const float *d_c_last, const Filled &filled) {
-  recurrent_t_ = Scratch(recurrent_.size());
+  recurrent_t_ = Buffer::uninitialised(recurrent_.size());
   transpose(recurrent_.data(), unit_rows(), gate_columns(), 0, unit_rows() / PANEL, recurrent_t_.data());
   if (filled.x) {
-    kernel_t_ = Scratch(kernel_.size());
+    kernel_t_ = Buffer::uninitialised(kernel_.size());
     transpose(kernel_.data(), input_rows(), gate_columns(), 0, input_rows() / PANEL, kernel_t_.data());
   }
   in_parallel((int)parts_.size(), [&](int index) { backward(parts_[index], d_states, d_c_last, filled); });
@@ -233,8 +227,9 @@ void Recurrence::backward(Part &part, const float *d_states, const float *d_c_la
   Gradients &to = part.gradients;
   to = {Buffer(kernel_.size()), Buffer(recurrent_.size()), Buffer(bias_.size()), Buffer(split_bias_.size())};
   if (!part.rows) return;
-  Scratch from_outside(state * shape_.steps), to_x;
-  if (filled.x) to_x = Scratch(step * shape_.steps);
+  const Buffer from_outside = Buffer::uninitialised(state * shape_.steps);
+  Buffer to_x;
+  if (filled.x) to_x = Buffer::uninitialised(step * shape_.steps);
   each_step(part, shape_.units, [&](int t, std::ptrdiff_t at) {
     units_.pack(d_states + at, part.rows, from_outside.data() + t * state, part.rows);
   });
@@ -273,34 +268,21 @@ void Recurrence::collect(const Filled &filled) {
   }
 }
 
-// Runs `work` and turns its outcome into a code of the C interface.
-template <class Work>
-int32_t outcome_of(const Work &work) {
-  try {
-    work();
-    return ROWWISE_DONE;
-  } catch (const std::bad_alloc &) {
-    return ROWWISE_NO_MEMORY;
-  } catch (...) {
-    return ROWWISE_REFUSED;  // the system gave no thread
-  }
-}
-
-}  // namespace
-}  // namespace rowwise
+}  // namespace rowwise::row_major
 
 struct rowwise_tape {
-  rowwise::Recurrence recurrence;
+  rowwise::row_major::Recurrence recurrence;
 };
 
 int32_t rowwise_recur(const rowwise_recurrence *shape, const float *x, const float *kernel, const float *recurrent,
                       const float *bias, const float *recurrent_bias, const float *h, const float *c, float *states,
                       float *c_last, rowwise_tape **tape) {
   return rowwise::outcome_of([&] {
-    auto made = std::make_unique<rowwise_tape>(rowwise::Recurrence(*shape, tape != nullptr));
+    std::unique_ptr<rowwise_tape> made(new rowwise_tape{rowwise::row_major::Recurrence(*shape, tape != nullptr)});
     made->recurrence.take_weights(kernel, recurrent, bias, recurrent_bias);
     made->recurrence.forward(x, h, c, states, c_last);
     if (tape) *tape = made.release();
+    return true;
   });
 }
 
@@ -309,6 +291,7 @@ int32_t rowwise_recur_back(rowwise_tape *tape, const float *d_states, const floa
                            float *d_c) {
   return rowwise::outcome_of([&] {
     tape->recurrence.backward(d_states, d_c_last, {d_x, d_kernel, d_recurrent, d_bias, d_recurrent_bias, d_h, d_c});
+    return true;
   });
 }
 
