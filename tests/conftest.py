@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
+import hypothesis
+import numpy as np
 import pytest
+from made_data import empty_machine
 
-from rowwise import cli, data
+from rowwise import cli, data, environment
 
 DIGITS = ("--dataset", "digits", "--threads", "1")
 TINY = """
@@ -23,6 +29,27 @@ optimizer = { kind = "adam", learning_rate = 0.01 }
 layers = ["batch_norm", { kind = "lstm", units = 8 }]
 """
 MNIST = os.environ.get("ROWWISE_DATA", "").strip()  # before a test takes it away
+
+# A test gives its number of examples, the profile the rest.
+hypothesis.settings.register_profile("repeat", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The long tests draw other examples each time, all others the same ones."""
+    if config.getoption("--hypothesis-profile", None) is None:
+        long = config.getoption("-m") == "slow"
+        hypothesis.settings.load_profile("explore" if long else "repeat")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting() -> Iterator[None]:
+    """Files do not wait for the disk; what never changes is looked up or computed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(environment, "_version", cache(environment._version))
+        patch.setattr(np.polynomial.legendre, "leggauss", cache(np.polynomial.legendre.leggauss))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +94,25 @@ def mnist() -> data.Dataset:
     return data.load("mnist", path=Path(MNIST))
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread of PyTorch: tensors as small as here are slower on several."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'rowwise[torch]'")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def keras() -> Iterator[ModuleType]:
+    """Keras in float64."""
+    from keras_twin import keras_in
+
+    with keras_in("float64") as module:
+        yield module
+
+
 class Answer(NamedTuple):
     """What a command said, and how it left."""
 
@@ -96,6 +142,21 @@ def trained(tmp_path_factory) -> Path:
     for seed in (0, 1):
         train(folder / "tiny.toml", *DIGITS, "--set", f"seed={seed}", "--out", folder / "runs")
     return folder
+
+
+@pytest.fixture
+def tiny(home) -> Path:
+    """tiny.toml in the working folder, a network that trains in a second."""
+    (home / "work/tiny.toml").write_text(TINY)
+    return Path("tiny.toml")
+
+
+@pytest.fixture
+def work(home, trained, tmp_path, monkeypatch) -> Path:
+    """The working folder of a machine without data, where two runs were trained."""
+    place = empty_machine(tmp_path / "bare", monkeypatch) / "work"
+    shutil.copytree(trained, place, dirs_exist_ok=True)
+    return place
 
 
 def train(*arguments: object) -> None:

@@ -1,15 +1,21 @@
 """Faults for the tests of bad input: each puts something wrong into a working folder.
 
-The folder holds `tiny.toml` and the finished runs `runs/tiny-s0` and `runs/tiny-s1`.
+The folder holds `tiny.toml` and the finished runs `runs/tiny-s0` and `runs/tiny-s1`. Each case is a
+command line there and the line that it ends in; `…` in that line stands for any text.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -19,6 +25,60 @@ from rowwise.config import Study
 
 Change = Callable[[Path], object]
 NAN = np.full((8, 32), np.nan, np.float32)
+TRAIN = "train tiny.toml --dataset digits --threads 1"
+BAD = "train bad.json --dataset digits --threads 1"
+
+
+class Case(NamedTuple):
+    """What is wrong, the command that meets it, what it answers, and what puts it there."""
+
+    name: str
+    command: str
+    line: str
+    change: Change = lambda work: None
+    code: int = 1
+
+    def __str__(self) -> str:
+        return self.name
+
+    def is_told(self, text: str) -> bool:
+        """Whether the text is the expected line and no more."""
+        expected = re.escape(f"rowwise: {self.line}\n").replace("…", ".*")
+        return re.fullmatch(expected, text) is not None
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its bytes, and every folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def assert_refused(case: Case, work: Path, rowwise: Callable[..., Any]) -> None:
+    """The case's line, its exit code, and nothing on disk has changed."""
+    case.change(work)
+    before = everything(work.parent)
+    answer = rowwise(*shlex.split(case.command))
+    assert answer.out == ""
+    assert case.is_told(answer.err), answer.err
+    assert answer.code == case.code
+    assert everything(work.parent) == before, "nothing on disk has changed"
+
+
+def assert_refused_by_a_process(case: Case, work: Path) -> None:
+    """The same of the program that a shell starts."""
+
+    def start(*arguments: str) -> Any:
+        told = subprocess.run(
+            [sys.executable, "-m", "rowwise", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return SimpleNamespace(code=told.returncode, out=told.stdout, err=told.stderr)
+
+    assert_refused(case, work, start)
 
 
 def text(name: str, content: str | bytes) -> Change:

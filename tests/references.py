@@ -231,19 +231,24 @@ def equation_logits(case: Case) -> NDArray[np.float64]:
 
 @cache
 def equation_gradients(case: Case) -> tuple[float, dict[str, Array], dict[str, Array]]:
-    """The mean loss over all the case's pictures, its gradients, the moving statistics after it.
-
-    With label smoothing s, the target is (1 - s)·onehot + s/C.
-    """
+    """The mean loss over all the case's pictures, its gradients, the moving statistics after it."""
     weights = {k: tensor(v) for k, v in case.weights.items()}
     trainable = {p.name for p in case.network.parameters.values() if p.trainable}
     for name in trainable:
         weights[name].requires_grad_()
     moved: dict[str, Any] = {}
-    logits = equations(case, weights, case.images, moved=moved)
-    smoothing = case.experiment.label_smoothing
-    targets = tensor((1 - smoothing) * np.eye(case.classes)[case.labels] + smoothing / case.classes)
-    loss = (torch.logsumexp(logits, 1) - (targets * logits).sum(1)).mean()
+    loss = equation_loss(case, weights, moved)
     loss.backward()
     gradients = {name: weights[name].grad.numpy() for name in weights if name in trainable}
     return float(loss.detach()), gradients, {k: v.numpy() for k, v in moved.items()}
+
+
+def equation_loss(case: Case, weights: Mapping[str, Any], moved: dict[str, Any]) -> Any:
+    """The mean loss in training, which puts the moving statistics after it into `moved`.
+
+    With label smoothing s, the target is (1 - s)·onehot + s/C.
+    """
+    logits = equations(case, weights, case.images, moved=moved)
+    smoothing = case.experiment.label_smoothing
+    targets = tensor((1 - smoothing) * np.eye(case.classes)[case.labels] + smoothing / case.classes)
+    return (torch.logsumexp(logits, 1) - (targets * logits).sum(1)).mean()

@@ -84,7 +84,7 @@ def test_a_damaged_one_is_one_line(tmp_path, name, damage):
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255), cut=st.booleans())
 def test_pictures_with_a_flipped_byte_are_read_or_refused_in_one_line(kept, place, bits, cut):
     path, content = kept

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import expit
@@ -22,7 +22,6 @@ KINDS: tuple[CellKind, ...] = ("simple_rnn", "lstm", "gru")
 
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=20))
-@settings(deadline=None)
 def test_sigmoid_is_the_logistic_function_and_never_overflows(values: list[float]) -> None:
     x = np.array(values)
     with np.errstate(all="raise", under="ignore"):

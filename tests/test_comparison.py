@@ -51,7 +51,7 @@ def test_the_interval_of_three_seeds_by_hand():
     assert wider.high - 0.98 == pytest.approx(2 * 0.0248414, abs=2e-7)  # √(1 + 1/3) = 2·√(1/3)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(samples, st.sampled_from([0.5, 0.9, 0.99]))
 def test_mean_interval_equals_scipys(values, level):
     found = comparison.mean_interval(values, level=level)
@@ -116,7 +116,7 @@ def test_position_without_spread_or_without_repeats():
     assert (other.z, other.p, other.inside) == (math.inf, 0, False)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(figures, samples)
 def test_inside_means_a_p_above_one_minus_the_level(published, values):
     found = comparison.position(published, values)
@@ -144,7 +144,7 @@ def test_wilson_interval_of_published_examples(correct, n, low, high):
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 10_000), st.data(), st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_interval_equals_scipys(n, data, level):
     correct = data.draw(st.integers(0, n))
@@ -246,7 +246,7 @@ def test_welch_covers_as_often_as_it_says_when_spreads_differ():
     assert covered == pytest.approx(0.95, abs=0.031)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(samples, samples)
 def test_swapping_the_sides_mirrors_the_difference(a, b):
     for difference in DIFFERENCES:
@@ -322,7 +322,7 @@ def test_the_limits_are_where_tangos_score_is_z(counts):
     assert score(only_a, only_b, n, found.high) == pytest.approx(-z, abs=1e-4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(*[st.integers(0, 30)] * 4)
 def test_mcnemar_mirrors_and_agrees_with_its_score_test(both, only_a, only_b, neither):
     if both + only_a + only_b + neither == 0:
@@ -406,14 +406,12 @@ def by_closure(p_values, i):
 p_lists = st.lists(st.floats(0, 1) | st.sampled_from([0.01, 0.05, 1.0]), max_size=6)
 
 
-@settings(deadline=None)
 @given(p_lists)
 def test_holm_is_the_closed_bonferroni_test(p_values):
     wanted = [by_closure(p_values, i) for i in range(len(p_values))]
     assert comparison.holm(p_values) == pytest.approx(wanted)
 
 
-@settings(deadline=None)
 @given(p_lists, st.randoms(use_true_random=False))
 def test_holm_keeps_the_order_and_never_lowers_a_p(p_values, random):
     found, raw = comparison.holm(p_values), np.array(p_values)

@@ -5,7 +5,6 @@ An engine joins by an entry in `conformance.READERS`. Training is `test_conforma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -35,22 +34,7 @@ from rowwise.config import Dropout, Flatten, Recurrent
 from rowwise.engines import plain
 from rowwise.network import Network
 
-pytestmark = KERAS_WARNING
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def keras() -> Iterator[ModuleType]:
-    with keras_in("float64") as module:
-        yield module
+pytestmark = [KERAS_WARNING, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(params=READERS)

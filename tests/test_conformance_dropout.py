@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from conformance import (
@@ -17,18 +15,11 @@ from conformance import (
     gradients,
     trainer,
 )
-from references import equation_logits, torch
+from references import equation_logits
 
 from rowwise.config import Dense, Dropout, Flatten, Layer
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=TRAINERS, ids=str)

@@ -203,7 +203,7 @@ def engine(monkeypatch):
     choose = engines.choose
     monkeypatch.setattr(engines, "training_engine", training_engine)
     monkeypatch.setattr(engines, "choose", lambda name, *a, **k: choose("torch", *a, **k))
-    monkeypatch.setattr(core, "best", lambda: "abacus")
+    monkeypatch.setattr(core, "best", lambda: "portable")
     return asked
 
 
@@ -215,6 +215,7 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_training_is_that_of_fit(script, monkeypatch, pictures):
     torch_or_skip()
     digits = data.load(path=pictures)
@@ -245,6 +246,7 @@ def test_a_training_is_that_of_fit(script, monkeypatch, pictures):
     assert all(np.array_equal(v, wanted.weights[k]) for k, v in ends[0].weights().items())
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_whole_script(script, engine, pictures, tmp_path, monkeypatch, capsys):
     out = tmp_path / "results" / "found.json"
     words = ["equivalence.py", "--networks", "rnn-tanh", "lstm-relu", "--epochs", "1"]
@@ -253,6 +255,8 @@ def test_the_whole_script(script, engine, pictures, tmp_path, monkeypatch, capsy
     seen = []
     parts = session.parts
     monkeypatch.setattr(session, "parts", lambda *a: seen.append(parts(*a)) or seen[-1])
+    monkeypatch.setattr(script, "PILOT", range(2))
+    monkeypatch.setattr(script, "LEAST_SEEDS", 2)
     script.main()
     said = capsys.readouterr().out
     assert said == out.with_suffix(".md").read_text("utf-8")
@@ -260,7 +264,7 @@ def test_the_whole_script(script, engine, pictures, tmp_path, monkeypatch, capsy
     assert found["setting"]["pictures"] == 150
     assert list(found["networks"]) == ["rnn-tanh", "lstm-relu"]
     for network in found["networks"].values():
-        assert len(network["fresh"]) == network["plan"]["seeds"] == network["result"]["n"] == 5
+        assert len(network["fresh"]) == network["plan"]["seeds"] == network["result"]["n"] == 2
         assert network["result"]["equivalent"] is True
     assert set(engine) == {"native"}
     rows = [line for line in said.splitlines() if line.startswith("| ")][1:]

@@ -96,7 +96,7 @@ def test_confusion_has_true_rows_and_said_columns():
     ]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(readings(), st.randoms(use_true_random=False))
 def test_confusion_counts_each_picture_once_in_any_order(reading, random):
     labels, probabilities = reading
@@ -121,7 +121,7 @@ def test_by_class_of_a_worked_example():
     np.testing.assert_allclose(found.f1, [2 / 3, 0, 0, np.nan])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(readings())
 def test_by_class_follows_from_the_confusion_matrix(reading):
     labels, probabilities = reading

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import references
 from conformance import FLOAT32_GRADIENT, Array, Case, assert_gradients_close, case
 from drawn_networks import drawn_networks
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from references import equation_gradients, torch
+from references import equation_gradients, equation_loss, tensor, torch
 
 from rowwise import core
 from rowwise.config import BatchNorm, Dense, Flatten, Recurrent
@@ -20,20 +19,15 @@ from rowwise.engines import native
 if core.why_not() is not None:
     pytest.skip(f"needs the native engine: {core.why_not()}", allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RUNNABLE = [path for path, obstacle in core.paths().items() if obstacle is None]
 # A state that is off by the 2e-4 of the quick sigmoid and tanh is in one of twenty cases rounded to
-# the other side, by 2^-8: of 300 drawn networks the worst gradient was off by 7e-3.
+# the other side, by 2^-8. So may be every summand of a gradient, and what is left when they cancel
+# is no measure of that: an error is told as a share of the absolute summands. Of 2000 drawn
+# networks the worst was off by 8.8e-3; with one picture left out, none by less than 2.8e-2.
 HALF_GRADIENT, SMALLEST_SHARE = 1.5e-2, 0.1
 HALF_LOSS = 1e-2
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    """Tensors this small are slower on several threads of PyTorch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def rounded(x: Any) -> Any:
@@ -41,47 +35,83 @@ def rounded(x: Any) -> Any:
     return x.detach().float().bfloat16().double()
 
 
-class RoundedProduct(torch.autograd.Function):  # type: ignore[misc,name-defined]
-    """a W with all factors rounded, on the way back too."""
+class Product(torch.autograd.Function):  # type: ignore[misc,name-defined]
+    """a W, with both factors rounded where W rounds, and so are those on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, a: Any, w: Any) -> Any:
-        ctx.save_for_backward(rounded(a), rounded(w))
-        return rounded(a) @ rounded(w)
+    def forward(ctx: Any, a: Any, w: Any, weight: Weight) -> Any:
+        if weight.rounds:
+            a, w = rounded(a), rounded(w)
+        ctx.save_for_backward(a, w)
+        ctx.weight = weight
+        return a @ w
 
     @staticmethod
-    def backward(ctx: Any, *d: Any) -> Any:
-        a, w = ctx.saved_tensors
-        return rounded(d[0]) @ w.T, a.T @ rounded(d[0])
+    def backward(ctx: Any, *slopes: Any) -> Any:
+        (a, w), weight = ctx.saved_tensors, ctx.weight
+        d = rounded(slopes[0]) if weight.rounds else slopes[0]
+        rows, columns = a.flatten(0, -2), d.flatten(0, -2)
+        weight.sizes += rows.abs().T @ columns.abs()
+        return d @ w.T, rows.T @ columns, None
 
 
-class RoundedKernel:
-    """A kernel that is multiplied by `RoundedProduct`."""
+class Sum(torch.autograd.Function):  # type: ignore[misc,name-defined]
+    """a + b for a bias b."""
 
-    def __init__(self, value: Any) -> None:
-        self.value, self.shape = value, value.shape
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any, weight: Weight) -> Any:
+        ctx.weight = weight
+        return a + b
 
-    def __getitem__(self, columns: Any) -> RoundedKernel:
-        return RoundedKernel(self.value[columns])
+    @staticmethod
+    def backward(ctx: Any, *slopes: Any) -> Any:
+        rows = slopes[0].flatten(0, -2)
+        ctx.weight.sizes += rows.abs().sum(0)
+        return slopes[0], rows.sum(0), None
+
+
+class Weight:
+    """A kernel or a bias; `sizes` adds up the absolute summands of its gradient."""
+
+    def __init__(self, value: Any, sizes: Any, *, rounds: bool) -> None:
+        self.value, self.sizes, self.rounds, self.shape = value, sizes, rounds, value.shape
+
+    def __getitem__(self, columns: Any) -> Weight:
+        return Weight(self.value[columns], self.sizes[columns], rounds=self.rounds)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func is torch.Tensor.matmul, func
-        return RoundedProduct.apply(args[0], args[1].value)
+        own = {torch.Tensor.matmul: Product, torch.Tensor.add: Sum}[func]
+        return own.apply(args[0], args[1].value, args[1])
 
 
-def half_equations(chosen: Case) -> tuple[float, dict[str, Array]]:
-    """The mean loss and its gradients by the equations, recurrent layers with rounded factors."""
-    unroll = references.unroll
+class HalfEquations(NamedTuple):
+    """The mean loss, its gradients, and the absolute summands of each gradient added up."""
 
-    def unroll_rounded(kind: str, activation: str, x: Any, weights: Any) -> Any:
-        kept = {k: RoundedKernel(v) if "kernel" in k else v for k, v in weights.items()}
-        return unroll(kind, activation, x, kept)
+    loss: float
+    gradients: dict[str, Array]
+    sizes: dict[str, Array]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(references, "unroll", unroll_rounded)
-        loss, gradients, _ = equation_gradients.__wrapped__(chosen)
-    return loss, gradients
+
+def half_equations(chosen: Case) -> HalfEquations:
+    """The equations in float64, those of recurrent layers with rounded factors."""
+    trained = {name: p.trainable for name, p in chosen.network.parameters.items()}
+    recurrent = {
+        p.name
+        for node in chosen.network.nodes
+        for p in node.parameters
+        if isinstance(node.layer, Recurrent)
+    }
+    values = {k: tensor(v).requires_grad_(trained[k]) for k, v in chosen.weights.items()}
+    sizes = {k: torch.zeros_like(v, requires_grad=False) for k, v in values.items()}
+    weights = {
+        k: Weight(v, sizes[k], rounds=k in recurrent) if "kernel" in k or "bias" in k else v
+        for k, v in values.items()
+    }
+    loss = equation_loss(chosen, weights, {})
+    loss.backward()
+    gradients = {k: v.grad.numpy() for k, v in values.items() if trained[k]}
+    return HalfEquations(float(loss.detach()), gradients, {k: v.numpy() for k, v in sizes.items()})
 
 
 def begin(chosen: Case, **how: Any) -> native.Trainer:
@@ -96,40 +126,71 @@ def loss_of(own: native.Trainer, chosen: Case) -> float:
     return float(losses[0] / size)
 
 
+def farthest(got: dict[str, Array], reference: HalfEquations) -> tuple[float, str]:
+    """The largest error as a share of what its tensor's gradient is made of, and which tensor's."""
+    assert got.keys() == reference.gradients.keys()
+    made_of = {name: float(reference.sizes[name].max()) for name in got}
+    least = SMALLEST_SHARE * max(made_of.values())
+    off = {name: np.abs(got[name] - v).max() for name, v in reference.gradients.items()}
+    shares = {name: float(off[name] / max(made_of[name], least)) for name in got}
+    assert np.isfinite(list(shares.values())).all()
+    worst = max(shares, key=lambda name: shares[name])
+    return shares[worst], worst
+
+
 def check_rounded(chosen: Case, threads: int, path: str) -> None:
-    loss, reference = half_equations(chosen)
+    reference = half_equations(chosen)
     own = begin(chosen, threads=threads, path=path)
-    got = own.gradients(np.arange(chosen.pictures))
-    assert got.keys() == reference.keys()
-    least = SMALLEST_SHARE * max(float(np.abs(value).max()) for value in reference.values())
-    for name, value in reference.items():
-        off = np.abs(got[name] - value).max() / max(float(np.abs(value).max()), least)
-        assert off < HALF_GRADIENT, (name, off)
-    assert loss_of(own, chosen) == pytest.approx(loss, rel=HALF_LOSS, abs=HALF_LOSS)
+    off, name = farthest(own.gradients(np.arange(chosen.pictures)), reference)
+    assert off < HALF_GRADIENT, (name, off)
+    assert loss_of(own, chosen) == pytest.approx(reference.loss, rel=HALF_LOSS, abs=HALF_LOSS)
 
 
 smooth_networks = given(drawn_networks(smooth=True), st.integers(1, 4), st.sampled_from(RUNNABLE))
+# Two pictures whose slopes of the last bias nearly cancel.
+CANCELLING = case(
+    "drawn-1",
+    Recurrent(kind="simple_rnn", units=1, return_sequences=True),
+    Recurrent(kind="simple_rnn", units=1),
+    shape=(2, 1),
+    pictures=2,
+)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @smooth_networks
+@example(CANCELLING, 1, RUNNABLE[0])
 def test_it_is_the_equations_with_rounded_factors(chosen: Case, threads: int, path: str) -> None:
     check_rounded(chosen, threads, path)
 
 
+def test_the_measure_sees_one_picture_of_forty_left_out() -> None:
+    """And what nearly cancels is within it, though little of the gradient is left."""
+    layers = (Recurrent(kind="lstm", units=33, bidirectional=True), Dense(units=9))
+    chosen = case("left-out", *layers, pictures=40, shape=(6, 9))
+    own, reference = begin(chosen), half_equations(chosen)
+    assert farthest(own.gradients(np.arange(40)), reference)[0] < HALF_GRADIENT / 2
+    assert farthest(own.gradients(np.arange(39)), reference)[0] > HALF_GRADIENT
+    little = half_equations(CANCELLING)
+    bias = "simple_rnn_1.bias"
+    assert np.abs(little.gradients[bias]).max() < little.sizes[bias].max() / 2
+    off, _ = farthest(begin(CANCELLING).gradients(np.arange(2)), little)
+    assert off < HALF_GRADIENT
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @smooth_networks
 def test_a_thousand_sizes_have_rounded_factors(chosen: Case, threads: int, path: str) -> None:
     check_rounded(chosen, threads, path)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(drawn_networks(), st.integers(1, 4), st.sampled_from(RUNNABLE))
 def test_the_loss_of_any_network_is_near(chosen: Case, threads: int, path: str) -> None:
     """With relu and batch norm too, whose gradients may go apart."""
-    loss, _ = half_equations(chosen)
+    loss = half_equations(chosen).loss
     own = begin(chosen, threads=threads, path=path)
     assert loss_of(own, chosen) == pytest.approx(loss, rel=5 * HALF_LOSS, abs=5 * HALF_LOSS)
 

@@ -209,10 +209,15 @@ def test_a_batch_that_cannot_fit_is_refused_when_it_comes() -> None:
 
 
 @pytest.mark.usefixtures("four_gib")
-def test_few_pictures_of_a_large_batch_are_not_refused() -> None:
+def test_a_large_network_of_few_pictures_is_not_refused() -> None:
+    """A batch of 65536 would not fit; the pictures that there are do."""
     large = network(reading={"kind": "pixels"}, batch=65536)
     images, labels = pictures(3)
+    images[...] = 200
     own = native.Trainer(large, WEIGHTS, images, labels, seed=0, threads=2)
+    losses, _ = own.run(np.arange(3), batch=65536, first_step=0, rates=np.full(1, 0.1))
+    assert np.isfinite(losses).all()
+    assert all((value != WEIGHTS[name]).any() for name, value in own.weights().items())
     assert np.isfinite(own.evaluate(images, labels, batch=10**9)[0])
 
 

@@ -358,7 +358,7 @@ def test_a_system_that_gives_no_thread_is_told_and_ends_nothing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(after_s=st.floats(0, 0.02), threads=st.integers(1, 4), more=st.lists(st.floats(0, 0.002)))
 def test_ctrl_c_at_any_moment_leaves_a_trainer_that_works(
     after_s: float, threads: int, more: list[float]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -140,7 +140,6 @@ def readings(draw: st.DrawFn) -> tuple[Any, tuple[int, int]]:
 
 
 @given(readings())
-@settings(deadline=None)
 def test_every_reading_takes_every_pixel_once(drawn: tuple[Any, tuple[int, int]]) -> None:
     reading, (rows, columns) = drawn
     order = pixel_order(reading, (rows, columns))
@@ -154,7 +153,6 @@ def test_every_reading_takes_every_pixel_once(drawn: tuple[Any, tuple[int, int]]
 
 
 @given(sides, sides)
-@settings(deadline=None)
 def test_rows_columns_and_pixels_are_what_their_names_say(rows: int, columns: int) -> None:
     picture = np.arange(rows * columns).reshape(rows, columns)
     flat = picture.ravel()
@@ -166,7 +164,6 @@ def test_rows_columns_and_pixels_are_what_their_names_say(rows: int, columns: in
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
-@settings(deadline=None)
 def test_patches_are_cut_row_by_row(down: int, across: int, height: int, width: int) -> None:
     rows, columns = down * height, across * width
     picture = np.arange(rows * columns).reshape(rows, columns)
@@ -179,7 +176,6 @@ def test_patches_are_cut_row_by_row(down: int, across: int, height: int, width: 
 
 
 @given(sides, sides, st.integers(1, 12), st.integers(1, 12))
-@settings(deadline=None)
 def test_patches_that_do_not_tile_are_refused(
     rows: int, columns: int, height: int, width: int
 ) -> None:

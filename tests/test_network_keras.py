@@ -69,6 +69,7 @@ CLASSIC = {
 }
 
 
+@cache
 def keras_classic(name: str) -> Any:
     """The study's own Sequential, as a Keras user writes it."""
     from keras import Input, Sequential, layers, utils

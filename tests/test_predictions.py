@@ -19,7 +19,7 @@ LABELS = np.array([2, 0, 1])
 SHARES = np.array([[0.1, 0.2, 0.7], [1.0, 0.0, 1e-45], [1 / 3, 1 / 3, 1 / 3]], np.float32)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrays.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32, allow_subnormal=True)))
 def test_probabilities_come_back_to_the_last_bit(shares):
     with tempfile.TemporaryDirectory() as folder:

@@ -85,14 +85,20 @@ def page(folder: Path) -> Page:
 
 
 @pytest.fixture(scope="module")
-def strange(tmp_path_factory: pytest.TempPathFactory) -> Page:
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Names that must be escaped, a note and a title with tags, one network, one seed, 2 epochs."""
     folder = tmp_path_factory.mktemp("strange")
     one = made_study.experiment("a.b-c_d", epochs=2, note="<i>note</i>")
     chosen = Study(name="s", title="<script>alert(1)</script>", experiments=(one,), seeds=1)
     data = made_study.dataset(classes=NAMES, shape=(6, 9), name="own <set>", fallback="no <net>")
     made_study.write(folder, data=data, chosen=chosen, skills=(1.0,))
-    return Page(report.write(folder).read_text("utf-8"))
+    report.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def strange(odd: Path) -> Page:
+    return Page((odd / "report.html").read_text("utf-8"))
 
 
 def test_one_file_and_its_figures(folder: Path) -> None:
@@ -253,9 +259,11 @@ def test_what_a_reader_needs_to_reproduce_it(page: Page) -> None:
     assert re.search(r'pip install "rowwise\[study,torch\]==\d', page.text)
 
 
+@pytest.mark.parametrize("which", ["odd", pytest.param("folder", marks=pytest.mark.slow)])
 def test_another_process_without_engine_or_network_writes_the_same_bytes(
-    folder: Path, tmp_path: Path
+    which: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    folder: Path = request.getfixturevalue(which)
     code = (
         "import socket, sys; socket.socket.connect = None; from rowwise import report; "
         "print(report.write(sys.argv[1], out=sys.argv[2])); "

@@ -10,7 +10,6 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -26,21 +25,14 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'rowwise
 
 import rowwise.torch as rt  # noqa: E402  (it needs PyTorch)
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ("LSTM", "GRU", "RNN")
 every_layer = pytest.mark.parametrize("name", NAMES)
 needs_native = pytest.mark.skipif(core.why_not() is not None, reason=f"{core.why_not()}")
 # The bar that the project sets for float32, of the largest value.
 FLOAT32_TOLERANCE = 1e-5
 FLOAT64_TOLERANCE = 1e-12
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def twins(name: str, *sizes: int, seed: int = 0, **settings: Any) -> tuple[Any, Any]:
@@ -131,7 +123,7 @@ def test_relu_rnn_and_positions_of_arguments(name: str) -> None:
     assert repr(ours).replace(", activation=relu", "") == repr(theirs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(NAMES),
     steps=st.integers(1, 12),
@@ -584,7 +576,9 @@ def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 # Of what torch.compile itself does while it traces.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated")
-@every_layer
+@pytest.mark.parametrize(
+    "name", ["LSTM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("GRU", "RNN"))]
+)
 def test_torch_compile_goes_round_it(name: str) -> None:
     """It breaks its graph there; what lies before and behind may be compiled."""
     torch.manual_seed(6)
