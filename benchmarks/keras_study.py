@@ -10,7 +10,7 @@ the batches.
 Hardware of results/keras_study.json: 2 cores of an AMD EPYC (x86-64, AVX2), no GPU.
 Versions: Python 3.11, Keras 3.15.0, TensorFlow 2.21.0 (CPU), numpy 2.4.6; the file names them.
 n: 3 seeds (0, 1, 2) a network, no warm-up. Its accuracies are the result. Its seconds are not:
-the machine was shared with other work while it ran; engine_speed.py measures speed.
+the machine was shared with other work while it ran; training.py measures speed.
 
 Independent of Rowwise on purpose: it reads the IDX files itself and imports nothing of ours.
 

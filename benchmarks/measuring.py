@@ -187,14 +187,34 @@ def native_labels() -> list[str]:
     ]
 
 
+def busy_cores(seconds: float = 2.0) -> float | None:
+    """How many cores other work keeps busy, over some seconds; None where the system does not tell.
+
+    The load average would do, did it not still hold the benchmark that ran before this one.
+    """
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+
+    def ticks() -> tuple[int, int]:
+        told = [int(word) for word in stat.read_text("ascii").splitlines()[0].split()[1:9]]
+        idle = told[3] + told[4]  # idle, and waiting for a disk
+        return sum(told) - idle, sum(told)
+
+    busy, total = ticks()
+    time.sleep(seconds)
+    later, end = ticks()
+    return round((os.cpu_count() or 1) * (later - busy) / max(1, end - total), 2)
+
+
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """The machine and how it is used, for the head of a results file; binds this process.
 
     A word on stderr where the machine is busy, as its times then mean little.
     """
-    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    load = busy_cores()
     if load is not None and load > BUSY_LOAD:
-        say(f"a timing needs a quiet machine; its load is {load}, so these times mean little")
+        say(f"other work keeps {load} cores busy: times mean little on a machine that is not quiet")
     return {
         "format": FORMAT,
         "hardware": {
@@ -206,7 +226,7 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
         },
         "python": platform.python_version(),
         "threads": options.threads,
-        "load_before": load,
+        "load_before": load,  # in cores
         "quick": options.quick,
     }
 

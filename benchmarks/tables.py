@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import equivalence
 from measuring import BUSY_LOAD, HERE, RESULTS
 from networks import TRAINING_IMAGES
 
@@ -315,6 +316,7 @@ def plot_scaling(results: Results, path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     style = {"svg.fonttype": "none", "svg.hashsalt": "rowwise", "font.size": 9}
     with plt.rc_context(style):
@@ -331,6 +333,9 @@ def plot_scaling(results: Results, path: Path) -> None:
                 panel.loglog(middle.keys(), middle.values(), "o-", markersize=3, label=name(label))
             panel.set_xticks([int(value) for value in points], labels=list(points))
             panel.minorticks_off()
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_minor_locator(NullLocator())
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             panel.set_xlabel(AXES[axis])
             panel.grid(alpha=0.3)
         panels[0][0].set_ylabel("µs a picture")
@@ -342,6 +347,7 @@ def plot_scaling(results: Results, path: Path) -> None:
 
 PARTS: dict[str, Callable[[Results], str]] = {
     "training": training,
+    "equivalence": equivalence.table,
     "time_to_accuracy": time_to_accuracy,
     "inference": inference,
     "scaling": scaling,

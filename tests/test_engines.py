@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rowwise import core, engines
-from rowwise.config import Experiment, Recurrent
+from rowwise.config import Experiment, Recurrent, shipped_studies
 from rowwise.errors import EngineError
 from rowwise.network import Network
 
@@ -147,8 +147,65 @@ def test_every_engine_is_a_module_that_keeps_the_protocol() -> None:
             assert module.name == name
             assert callable(module.why_not)
             assert callable(module.predict)
+            assert set(module.precisions) <= set(engines.PRECISIONS)
+            assert bool(module.precisions) == hasattr(module, "Trainer")
+            assert module.path() in ("", *core.PATHS)
     assert set(engines.TRAINING_ORDER) <= set(engines.ENGINES)
     assert set(engines.READING_ORDER) <= set(engines.ENGINES)
+
+
+def of_kind(kind: str, activation: str, *, steps: int) -> Network:
+    layer = Recurrent(kind=kind, units=3, activation=activation)
+    return Network(Experiment(name="one", layers=(layer,)), shape=(steps, 3), classes=5)
+
+
+@needs_native
+def test_auto_takes_bfloat16_only_where_it_is_quicker_and_shown_harmless(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engines, "SHOWN_HARMLESS", frozenset({("gru", "tanh")}))
+    shown, other = of_kind("gru", "tanh", steps=28), of_kind("gru", "relu", steps=28)
+    longer = of_kind("gru", "tanh", steps=29)
+
+    def precision(network: Network, asked: str = "auto", name: str = "native") -> str:
+        return engines.choose(name, network, training=True, precision=asked).precision
+
+    monkeypatch.setattr(core, "is_quick_in_bfloat16", lambda path: False)
+    assert precision(shown) == "float32"
+    monkeypatch.setattr(core, "is_quick_in_bfloat16", lambda path: True)
+    assert [precision(one) for one in (shown, other, longer)] == ["bfloat16", "float32", "float32"]
+    assert engines.choose("native", shown, training=True).why == (
+        "asked for; bfloat16 is shown harmless for gru with tanh"
+    )
+    assert precision(shown, "float32") == "float32"
+    assert precision(other, "bfloat16") == "bfloat16"
+    assert engines.choose("native", shown, training=False).precision == "float32"
+
+
+@needs_torch
+def test_the_torch_engine_trains_in_float32_whatever_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core, "is_quick_in_bfloat16", lambda path: True)
+    shown = of_kind("simple_rnn", "relu", steps=28)
+    assert engines.choose("torch", shown, training=True).precision == "float32"
+    with pytest.raises(EngineError, match=r"trains in float32 alone; take --engine native for bfl"):
+        engines.choose("torch", shown, training=True, precision="bfloat16")
+
+
+def test_what_is_called_harmless_is_what_the_equivalence_test_showed() -> None:
+    """The results are written by benchmarks/equivalence.py; a cell needs a network that passed."""
+    file = Path(__file__).parents[1] / "benchmarks" / "results" / "equivalence.json"
+    found = json.loads(file.read_text("utf-8"))["networks"]
+    study = {one.name: one for one in shipped_studies()["classic"].experiments}
+    shown = {
+        (layer.kind, layer.activation)
+        for name, network in found.items()
+        if network.get("result", {}).get("equivalent")
+        for layer in study[name].layers
+        if isinstance(layer, Recurrent)
+    }
+    assert shown == engines.SHOWN_HARMLESS
 
 
 def test_choosing_what_reads_loads_no_torch() -> None:

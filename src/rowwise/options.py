@@ -64,7 +64,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         help="auto, float32 or bfloat16 (products of the native engine while training; auto takes "
-        "bfloat16 where the processor is quicker in it and it is shown harmless: as yet nowhere).",
+        "bfloat16 where the processor is quicker in it and that is shown harmless for the cell).",
     ),
 ]
 ResumeStudy = Annotated[
