@@ -391,6 +391,7 @@ def _conditions(run: RunSummary) -> tuple[tuple[str, str], ...]:
         "Engine": run.engine.name,
         "Chosen": run.engine.why or NONE,
         "Precision": run.engine.precision,
+        "Processor path": run.engine.path or NONE,
         "Python": told.get("python", NONE),
         **{name: str(version) for name, version in packages.items()},
         "System": told.get("system", NONE),
