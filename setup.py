@@ -75,8 +75,8 @@ def compiler() -> tuple[list[str], str]:
     raise NotCompiled("no C++ compiler was found (g++, c++ or clang++)")
 
 
-def may_run(path: str) -> bool:
-    """Whether a path is for this architecture."""
+def is_for_this_architecture(path: str) -> bool:
+    """Whether a path's instructions are those of this kind of machine."""
     return not PATHS[path] or sysconfig.get_platform().endswith(("x86_64", "amd64"))
 
 
@@ -96,7 +96,7 @@ class Units:
         """The object files of a path's library, under way."""
         flags = PATHS[path]
         shared = AVX512 if set(AVX512) <= set(flags) else flags
-        wide = next(path for path, its in PATHS.items() if its == shared)
+        wide = next(name for name, its in PATHS.items() if its == shared)
         rest = [source.name for source in SOURCES if source.name not in (BASELINE, HALF)]
         return [
             self._start(f"core-{wide}", rest, shared),
@@ -142,7 +142,7 @@ class BuildNative(build_ext):
         else:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 units = Units(command, Path(self.build_temp, "native"), pool)
-                own = [path for path in PATHS if may_run(path)]
+                own = [path for path in PATHS if is_for_this_architecture(path)]
                 objects = {path: units.of(path) for path in reversed(own)}  # the longest first
                 reasons = {
                     path: self._install(path, units, objects.get(path), place) for path in PATHS
