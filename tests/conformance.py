@@ -260,6 +260,9 @@ def _readings() -> list[Case]:
     readings = {
         "rows": Rows(),
         "columns": Columns(),
+        "rows-with-those-before": Rows(before=2),
+        "columns-between-others": Columns(before=1, after=3),
+        "rows-beyond-the-picture": Rows(before=5, after=4),
         "pixels": Pixels(),
         "permuted": Permuted(seed=3),
         "patches": Patches(height=2, width=3),
@@ -283,6 +286,7 @@ def _other_layers() -> list[Case]:
         case("batch-norm-between", normal, states, normal, lstm, normal),
         case("pool-mean", states, Pool(by="mean")),
         case("pool-max", states, Pool(by="max")),
+        case("pool-both", states, Pool(by="mean_max"), Dense(units=6, activation="tanh")),
         case("flatten-twice", states, Flatten(), Flatten()),
         case("dropout", states, Dropout(rate=0.4), Flatten(), Dropout(rate=0.0), Dense(units=6)),
         case("dense-on-sequence", Dense(units=6, activation="tanh"), states, Dense(units=4), lstm),
@@ -300,13 +304,26 @@ def _branched() -> list[Case]:
     branches = (
         Branch(reading=Rows(), layers=(config.BatchNorm(), last("lstm", 7, both=True))),
         Branch(reading=Columns(), layers=(last("simple_rnn", 5),)),
-        Branch(reading=Patches(height=2, width=3), layers=(sequence, Pool(by="max"))),
+        Branch(reading=Patches(height=2, width=3), layers=(sequence, Pool(by="mean_max"))),
         Branch(reading=Rows(), layers=(Flatten(),)),
     )
     head = (config.BatchNorm(), Dense(units=6, activation="tanh"))
     return [
         case("branches", *head, branches=branches, shape=(4, 6)),
         case("branches-without-head", branches=branches[:2], shape=(4, 6)),
+    ]
+
+
+def _replicated() -> list[Case]:
+    """Networks that answer after every step."""
+    how: dict[str, Any] = {"units": 7, "return_sequences": True}
+    both = Recurrent(kind="lstm", bidirectional=True, **how)
+    layers = (config.BatchNorm(), Recurrent(kind="gru", **how))
+    windows = {"reading": Rows(before=1), "target_replication": 0.3}
+    return [
+        case("replicated", *layers, **windows),
+        case("replicated-alone", both, target_replication=1.0, label_smoothing=0.2),
+        case("replicated-dense", *layers, Dense(units=5), target_replication=0.5, shape=(1, 4)),
     ]
 
 
@@ -335,7 +352,7 @@ def _extremes() -> list[Case]:
 
 
 CELL_CASES = _cells()
-CASES = [*CELL_CASES, *_readings(), *_other_layers(), *_branched(), *_extremes()]
+CASES = [*CELL_CASES, *_readings(), *_other_layers(), *_branched(), *_replicated(), *_extremes()]
 # torch.nn's LSTM and GRU know no relu.
 TORCH_CASES = [
     c
@@ -349,6 +366,11 @@ TORCH_CASES = [
 ]
 
 # --- engines ----------------------------------------------------------------------------------
+
+
+def last_step(logits: Array) -> Array:
+    """The logits [B, C] that a network answers by, of [B, C] or [B, T, C]."""
+    return logits if logits.ndim == 2 else logits[:, -1]
 
 
 def reader(name: str, network: Network) -> engines.Engine:

@@ -36,7 +36,8 @@ def drawn_networks(draw: st.DrawFn, *, smooth: bool = False) -> Case:
             )
         )
     if layers[-1].return_sequences:  # type: ignore[union-attr]
-        layers.append(draw(st.sampled_from([Flatten(), Pool(by="mean")])))
+        ends = [Flatten(), Pool(by="mean")] + ([] if smooth else [Pool(by="mean_max")])
+        layers.append(draw(st.sampled_from(ends)))
     if draw(st.booleans()):
         activation = draw(st.sampled_from([*activations, "linear", "sigmoid"]))
         layers.append(Dense(units=draw(sizes), activation=activation))

@@ -19,7 +19,7 @@ import pytest
 from conformance import Array, Case, as_floats, directions, own_weights
 
 from rowwise import config
-from rowwise.config import Columns, Patches, Permuted, Pixels, Recurrent
+from rowwise.config import Columns, Patches, Permuted, Pixels, Recurrent, Rows
 from rowwise.network import Join, Network, Node, Output, Picture, pixel_order
 
 Weights = Mapping[str, Array]
@@ -119,8 +119,10 @@ class KerasTwin:
                 return keras.Input(node.output_shape)
             case Join():
                 return layers.Concatenate()(before)
-            case Columns():
-                return layers.Permute((2, 1))(x)
+            case Rows(before=before, after=after):
+                return self._windows(x, before, after)
+            case Columns(before=before, after=after):
+                return self._windows(layers.Permute((2, 1))(x), before, after)
             case Pixels():
                 return layers.Reshape((-1, 1))(x)
             case Permuted() as reading:
@@ -131,9 +133,22 @@ class KerasTwin:
                 corners = [(r, c) for r in range(0, rows, h) for c in range(0, columns, w)]
                 cut = [layers.Flatten()(x[:, r : r + h, c : c + w]) for r, c in corners]
                 return keras.ops.stack(cut, axis=1)
+            case config.Pool(by="mean_max"):
+                pools = layers.GlobalAveragePooling1D(), layers.GlobalMaxPooling1D()
+                return layers.Concatenate()([pool(x) for pool in pools])
             case _:
                 layer = self._layers[node.name] = keras_layer(node)
                 return layer(x)
+
+    def _windows(self, lines: Any, before: int, after: int) -> Any:
+        if not before and not after:
+            return lines
+        layers = self._keras.layers
+        padded = layers.ZeroPadding1D((before, after))(lines)
+        span = before + 1 + after
+        return layers.Concatenate()(
+            [layers.Cropping1D((i, span - 1 - i))(padded) for i in range(span)]
+        )
 
 
 def keras_layer(node: Node) -> Any:
@@ -154,7 +169,7 @@ def keras_layer(node: Node) -> Any:
         case config.Dense(units=units, activation=activation):
             return layers.Dense(units, activation=activation)
         case Output():
-            return layers.Dense(node.output_shape[0])
+            return layers.Dense(node.output_shape[-1])
         case config.Flatten():
             return layers.Flatten()
         case config.Pool(by="mean"):

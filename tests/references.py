@@ -97,8 +97,9 @@ def _torch_node(node: Node, inputs: list[Any], weights: Weights, shape: tuple[in
         case config.Flatten():
             return nn.Flatten()(x)
         case config.Pool(by=by):
-            pool = nn.AdaptiveAvgPool1d(1) if by == "mean" else nn.AdaptiveMaxPool1d(1)
-            return pool(x.transpose(1, 2))[..., 0]
+            both = {"mean": nn.AdaptiveAvgPool1d(1), "max": nn.AdaptiveMaxPool1d(1)}
+            pools = [pool(x.transpose(1, 2))[..., 0] for name, pool in both.items() if name in by]
+            return torch.cat(pools, dim=-1)
         case Join():
             return torch.cat(inputs, dim=-1)
     raise TypeError(node)
@@ -121,10 +122,11 @@ def read(reading: Any, x: Any, shape: tuple[int, int]) -> Any:
     """A picture [B, rows, columns] as the sequence [B, T, I] that a reading makes of it."""
     rows, columns = shape
     match reading:
-        case Rows():
-            return x
-        case Columns():
-            return torch.stack([x[:, :, c] for c in range(columns)], dim=1)
+        case Rows(before=before, after=after):
+            return _with_neighbours(x, before, after)
+        case Columns(before=before, after=after):
+            turned = torch.stack([x[:, :, c] for c in range(columns)], dim=1)
+            return _with_neighbours(turned, before, after)
         case Pixels():
             return torch.stack([x[:, r, c] for r in range(rows) for c in range(columns)], 1)[
                 ..., None
@@ -136,6 +138,17 @@ def read(reading: Any, x: Any, shape: tuple[int, int]) -> Any:
             corners = [(r, c) for r in range(0, rows, h) for c in range(0, columns, w)]
             return torch.stack([x[:, r : r + h, c : c + w].flatten(1) for r, c in corners], 1)
     raise TypeError(reading)
+
+
+def _with_neighbours(lines: Any, before: int, after: int) -> Any:
+    """Lines [B, T, I] with those before and after each beside it, zeros beyond the edge."""
+    steps = range(lines.shape[1])
+    nothing = torch.zeros_like(lines[:, 0])
+    windows = [
+        [lines[:, i] if i in steps else nothing for i in range(t - before, t + after + 1)]
+        for t in steps
+    ]
+    return torch.stack([torch.cat(window, dim=1) for window in windows], dim=1)
 
 
 def unroll(kind: str, activation: str, x: Any, weights: Mapping[str, Any]) -> Any:
@@ -206,7 +219,8 @@ def _equation(
         case config.Flatten():
             return x.reshape(len(x), -1)
         case config.Pool(by=by):
-            return x.mean(1) if by == "mean" else x.max(dim=1).values
+            pools = {"mean": x.mean(1), "max": x.max(dim=1).values}
+            return torch.cat([pool for name, pool in pools.items() if name in by], dim=-1)
         case Join():
             return torch.cat(inputs, dim=-1)
     raise TypeError(node)
@@ -246,9 +260,12 @@ def equation_gradients(case: Case) -> tuple[float, dict[str, Array], dict[str, A
 def equation_loss(case: Case, weights: Mapping[str, Any], moved: dict[str, Any]) -> Any:
     """The mean loss in training, which puts the moving statistics after it into `moved`.
 
-    With label smoothing s, the target is (1 - s)·onehot + s/C.
+    With label smoothing s, the target is (1 - s)·onehot + s/C. With target replication a, the
+    loss is a times the steps' mean and 1 - a times the last one's.
     """
     logits = equations(case, weights, case.images, moved=moved)
-    smoothing = case.experiment.label_smoothing
+    smoothing, share = case.experiment.label_smoothing, case.experiment.target_replication
     targets = tensor((1 - smoothing) * np.eye(case.classes)[case.labels] + smoothing / case.classes)
-    return (torch.logsumexp(logits, 1) - (targets * logits).sum(1)).mean()
+    steps = [logits] if logits.dim() == 2 else [logits[:, t] for t in range(logits.shape[1])]
+    losses = [(torch.logsumexp(z, 1) - (targets * z).sum(1)).mean() for z in steps]
+    return share * sum(losses) / len(losses) + (1 - share) * losses[-1]

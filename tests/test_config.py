@@ -242,11 +242,11 @@ REFUSED = [
     ({"units": 3}, "unknown key 'units'; did you mean 'layers.0.units'?"),
     (
         {"zzz": 3},
-        "unknown key 'zzz'; known: batch, branches, clipping, early_stopping, epochs, format, "
-        "label_smoothing, layers, name, note, optimizer, published, reading, schedule, seed, "
-        "validation",
+        "unknown key 'zzz'; known: augmentation, averaging, batch, branches, clipping, "
+        "early_stopping, epochs, format, label_smoothing, layers, name, note, optimizer, "
+        "published, reading, schedule, seed, target_replication, validation",
     ),
-    ({"": 3}, "unknown key ''; known: batch, …"),
+    ({"": 3}, "unknown key ''; known: augmentation, …"),
     (
         {"layers": [{**LSTM, "bidirektional": True}]},
         "unknown key 'layers.0.bidirektional'; did you mean 'layers.0.bidirectional'?",

@@ -23,6 +23,7 @@ from conformance import (
     assert_close,
     asymmetric_weights,
     case,
+    last_step,
     own_weights,
     reader,
 )
@@ -68,21 +69,32 @@ def assert_probabilities(got: Array, logits: Array, what: str) -> None:
 @every_case
 def test_probabilities_are_those_of_keras(keras: ModuleType, engine: str, case: Case) -> None:
     got = reader(engine, case.network).predict(case.network, case.weights, case.images)
-    logits = keras_outputs(case)[case.network.nodes[-1].name]
+    logits = last_step(keras_outputs(case)[case.network.nodes[-1].name])
     assert_probabilities(got, logits, "Keras")
 
 
 @pytest.mark.parametrize("case", TORCH_CASES, ids=str)
 def test_probabilities_are_those_of_torch_nn(engine: str, case: Case) -> None:
     got = reader(engine, case.network).predict(case.network, case.weights, case.images)
-    logits = torch_nn_outputs(case)[case.network.nodes[-1].name]
+    logits = last_step(torch_nn_outputs(case)[case.network.nodes[-1].name])
     assert_probabilities(got, logits, "torch.nn")
 
 
 @every_case
 def test_probabilities_are_those_of_the_equations(engine: str, case: Case) -> None:
     got = reader(engine, case.network).predict(case.network, case.weights, case.images)
-    assert_probabilities(got, equation_logits(case), "equations")
+    assert_probabilities(got, last_step(equation_logits(case)), "equations")
+
+
+@every_case
+def test_beliefs_after_each_step_are_those_of_the_equations(engine: str, case: Case) -> None:
+    """The closing layer's probabilities wherever it stands, the last of which is the answer."""
+    told = reader(engine, case.network)
+    got = told.beliefs(case.network, case.weights, case.images)
+    logits = equation_logits(case).reshape(case.pictures, -1, case.classes)
+    assert_probabilities(got, logits, "equations")
+    answer = told.predict(case.network, case.weights, case.images)
+    np.testing.assert_array_equal(answer, got[:, -1])
 
 
 @every_case

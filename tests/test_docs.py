@@ -115,6 +115,7 @@ def test_experiments_has_its_examples():
     assert [tree["name"] for tree in examples()] == [
         "gru-columns",
         "rows-and-columns",
+        "row-by-row",
         "permuted-gru",
         "rows-or-columns",
     ]

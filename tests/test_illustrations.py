@@ -7,8 +7,8 @@ from pathlib import Path
 import made_study
 import pytest
 
-from rowwise import illustrations, runs
-from rowwise.config import Published, Study
+from rowwise import illustrations, pictures, runs
+from rowwise.config import Augmentation, Published, Study
 from rowwise.summary import StudySummary, summarise
 
 
@@ -41,6 +41,28 @@ def test_the_labels_carry_the_numbers(study: StudySummary) -> None:
     assert f"{wrong} of 200 test images misread" in illustrations.confusion(study, network).label
     plot = illustrations.model_plot(network).label
     assert "InputLayer (None, 8, 8), then LSTM (None, 4), then Dense (None, 3)" in plot
+
+
+def test_an_augmentation_shows_what_it_makes_of_the_samples(tmp_path: Path) -> None:
+    how = Augmentation(rotation_deg=20.0, noise_share=1.0)
+    chosen = Study(
+        name="a",
+        experiments=(made_study.experiment("plain"), made_study.experiment("x", augmentation=how)),
+        seeds=1,
+    )
+    summary = summarise(made_study.write(tmp_path / "s", chosen=chosen))
+    plain, distorted = (illustrations.network_figures(summary, n) for n in summary.networks)
+    assert not [item for item in plain if item.name.startswith("augmented")]
+    (item,) = (item for item in distorted if item.name == "augmented-x")
+    sheet, samples = (
+        [on.images[0].get_array() for on in drawn.axes]
+        for drawn in (
+            item.drawn,
+            pictures.samples(summary.data.samples, summary.data.identity.classes),
+        )
+    )
+    assert len(sheet) == len(samples)
+    assert all((a != b).mean() > 0.5 for a, b in zip(sheet, samples, strict=True))
 
 
 def test_a_published_validation_accuracy_does_not_stand_beside_test_accuracies(

@@ -8,7 +8,8 @@ import small_training
 from made_data import tree
 from small_training import DATA, StopAt, experiment, one_step_a_call, small_slices, timeless, train
 
-from rowwise import engines, runs, session
+from rowwise import engines, metrics, runs, session
+from rowwise.augment import distort
 from rowwise.errors import TrainingDiverged
 from rowwise.events import Ended, EpochEnded, Started, Stepped, Validating
 from rowwise.network import Network
@@ -104,6 +105,96 @@ def test_validation_on_the_test_images_ends_in_the_test_accuracy(smoothing):
     last = result.metrics[-1]
     assert result.test_accuracy == last.val_accuracy
     assert result.test_loss == pytest.approx(last.val_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_every_loss_of_a_network_that_tells_at_each_step_counts_the_steps(share):
+    layers = [{"kind": "gru", "units": 6, "return_sequences": True}]
+    result = train(experiment(layers=layers, target_replication=share))
+    last = result.metrics[-1]
+    assert result.test_accuracy == last.val_accuracy
+    assert result.test_loss == pytest.approx(last.val_loss, rel=1e-6)
+    answer = metrics.cross_entropy(DATA.test_labels, result.probabilities)
+    assert result.test_loss != pytest.approx(answer, rel=1e-3)
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(monkeypatch):
+    """Against the engine itself: the average moves after every fourth step, across epochs."""
+    rule = {"decay": 0.5, "every": 4}
+    chosen = experiment(epochs=2, seed=4, averaging=rule)
+    result = train(chosen)
+    trainer = engines.training_engine(small_training.TRAINS).Trainer(
+        result.network,
+        start := result.network.initialise(seed=4),
+        DATA.train_images,
+        DATA.train_labels,
+        seed=4,
+        threads=1,
+    )
+    orders = np.concatenate([shuffled(150, seed=4, epoch=epoch) for epoch in range(2)])
+    average = {name: value.astype(np.float64) for name, value in start.items()}
+    for step in range(12):
+        first = 150 * (step // 6) + 28 * (step % 6)
+        part = orders[first : min(first + 28, 150 * (step // 6) + 150)]
+        trainer.run(part, batch=28, first_step=step, rates=np.array([1e-3]))
+        if step % 4 == 3:
+            kept = min(0.5, (1 + (step + 1) // 4) / (10 + (step + 1) // 4))
+            for name, value in trainer.weights().items():
+                average[name] = kept * average[name] + (1 - kept) * value
+    for name, value in average.items():
+        np.testing.assert_allclose(result.weights[name], value, atol=1e-6)
+    assert not np.allclose(result.weights["lstm.kernel"], trainer.weights()["lstm.kernel"])
+    assert result.test_accuracy == result.metrics[-1].val_accuracy
+
+
+def test_augmentation_distorts_what_is_learnt_and_nothing_else(monkeypatch):
+    """Against the engine itself, given each step's distorted pictures under their labels."""
+    how = {"rotation_deg": 20.0, "shift_px": 1.0}
+    chosen = experiment(epochs=2, seed=4, augmentation=how)
+    result = train(chosen)
+    trainer = engines.training_engine(small_training.TRAINS).Trainer(
+        result.network,
+        result.network.initialise(seed=4),
+        DATA.train_images,
+        DATA.train_labels,
+        seed=4,
+        threads=1,
+    )
+    for step in range(12):
+        order = shuffled(150, seed=4, epoch=step // 6)[28 * (step % 6) : 28 * (step % 6) + 28]
+        drawn = distort(DATA.train_images[order], chosen.augmentation, seed=4, step=step)
+        assert drawn.shape == (len(order), 6, 5)
+        trainer.run(
+            order,
+            batch=28,
+            first_step=step,
+            rates=np.array([1e-3]),
+            given=engines.Given(drawn, DATA.train_labels[order]),
+        )
+    for name, value in trainer.weights().items():
+        np.testing.assert_array_equal(result.weights[name], value)
+    loss, right = trainer.evaluate(DATA.test_images, DATA.test_labels)
+    assert (result.metrics[-1].val_loss, result.test_accuracy) == (loss / 130, right / 130)
+
+
+@pytest.mark.parametrize("engine", engines.TRAINING_ORDER)
+def test_pictures_that_stand_in_are_as_those_of_the_set(engine):
+    small_training.engine_or_skip(engine)
+    network = Network(experiment(), DATA.shape, 10)
+    order = np.array([3, 1, 149, 7, 7])
+    images, labels = DATA.train_images, DATA.train_labels
+    trainers = [
+        engines.training_engine(engine).Trainer(
+            network, network.initialise(seed=1), each, labels, seed=1, threads=1
+        )
+        for each in (images, images[::-1])
+    ]
+    how = {"batch": 3, "first_step": 0, "rates": np.array([0.1, 0.1])}
+    one = trainers[0].run(order, **how)
+    other = trainers[1].run(order, **how, given=engines.Given(images[order], labels[order]))
+    np.testing.assert_array_equal(one, other)
+    for name, value in trainers[0].weights().items():
+        np.testing.assert_array_equal(trainers[1].weights()[name], value)
 
 
 def test_held_out_pictures_are_not_trained_on():

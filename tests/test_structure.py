@@ -18,10 +18,16 @@ PACKAGE = ROOT / "src/rowwise"
 
 # Packages that are slow to import or not part of the light install, and who may import them.
 HOMES = {
-    "torch": {"engines.torch", "engines.torch_cells", "engines.native_recurrence", "torch"},
+    "torch": {
+        "engines.torch",
+        "engines.torch_cells",
+        "engines.torch_optimizers",
+        "engines.native_recurrence",
+        "torch",
+    },
     "matplotlib": {"drawing", "curves", "diagram", "figures", "illustrations", "pictures"},
     "sklearn": {"data", "metrics"},
-    "scipy": {"comparison"},
+    "scipy": {"comparison", "calibration"},
     "jinja2": {"report"},
     "markupsafe": {"report"},
     "tensorboard": {"tensorboard"},
@@ -29,16 +35,27 @@ HOMES = {
     "requests": {"mirrors"},
     "rich": {"terminal", "listing", "mirrors"},
     "typer": {"cli", "options"},
-    "pydantic": {"settings", "config", "progress"},
+    "pydantic": {"settings", "recipe", "config", "progress"},
     "filelock": {"runs", "mirrors"},
-    "safetensors": {"runs"},
+    "safetensors": {"tensors"},
     "PIL": {"formats", "pictures"},
+    "cv2": {"augment", "outliers"},
 }
 LIGHT = {"numpy"}
 # Only what the door to the engines imports when it is asked for may import its heavy package
 # at once; everywhere else it is imported in the function that needs it.
-SLOW = {"torch", "matplotlib", "sklearn", "scipy", "jinja2", "tensorboard", "pooch", "requests"}
-AT_ONCE = {"engines.torch", "engines.torch_cells", "engines.native_recurrence", "torch"}
+SLOW = {
+    "cv2",
+    "torch",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "jinja2",
+    "tensorboard",
+    "pooch",
+    "requests",
+}
+AT_ONCE = HOMES["torch"]
 
 MOST_LINES_A_FILE = 450
 MOST_LINES_A_FUNCTION = 60

@@ -161,7 +161,7 @@ def test_ctrl_c_outside_of_a_training(rowwise, trained, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rowwise.train.evaluate", interrupted)
+    monkeypatch.setattr("rowwise.train.beliefs", interrupted)
     assert rowwise("evaluate", trained / "runs/tiny-s0") == (130, "", "rowwise: interrupted\n")
 
 

@@ -64,6 +64,20 @@ TRAININGS = {
             {"kind": "gru", "units": 4},
         ],
     },
+    "augmented, averaged, told at every step": {
+        **HELD_OUT,
+        "reading": {"kind": "rows", "before": 1},
+        "layers": [{"kind": "gru", "units": 5, "return_sequences": True}],
+        "target_replication": 0.5,
+        "augmentation": {
+            "rotation_deg": 9.0,
+            "elastic_px": 0.5,
+            "stroke": 0.5,
+            "noise_share": 0.5,
+            "outlier_share": 0.2,
+        },
+        "averaging": {"decay": 0.8, "every": 4},
+    },
     "early stopping, best restored": {
         **HELD_OUT,
         "early_stopping": EARLY,
@@ -122,7 +136,14 @@ def test_stopped_at_every_kind_of_place_and_resumed_gives_the_same(
     ]
 
 
-HARD = experiment(early_stopping=EARLY, epochs=4, schedule="one_cycle", **HELD_OUT)
+HARD = experiment(
+    early_stopping=EARLY,
+    epochs=4,
+    schedule="one_cycle",
+    augmentation={"shift_px": 1.0, "erase_share": 0.3},
+    averaging={"decay": 0.9, "every": 4},
+    **HELD_OUT,
+)
 
 
 @pytest.fixture(scope="module")

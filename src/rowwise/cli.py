@@ -171,8 +171,8 @@ def evaluate(
 
     Without --data or --dataset these are the test images of the data that it learned from.
     """
-    from rowwise import comparison, metrics, runs, terminal
-    from rowwise.train import evaluate as read
+    from rowwise import comparison, runs, session, terminal
+    from rowwise.train import beliefs as read
 
     opened = runs.Run.open(run)
     weights, network = opened.weights(), opened.network
@@ -182,11 +182,10 @@ def evaluate(
             f"{run} reads pictures of {network.shape[0]} x {network.shape[1]}, "
             f"got {images.shape[1]} x {images.shape[2]} from {source}"
         )
-    probabilities, choice = read(network, weights, images, engine=engine, threads=threads)
-    right = int((probabilities.argmax(1) == labels).sum())
+    beliefs, choice = read(network, weights, images, engine=engine, threads=threads)
+    right = int((beliefs[:, -1].argmax(1) == labels).sum())
     share = comparison.proportion_interval(right, len(labels))
-    smoothing = network.experiment.label_smoothing
-    loss = metrics.cross_entropy(labels, probabilities, label_smoothing=smoothing)
+    loss = session.loss_of(network.experiment, labels, beliefs)
     if as_json:
         told = {"run": str(run), "data": source, "images": len(labels), "right": right}
         told |= {"accuracy": right / len(labels), "low": share.low, "high": share.high}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -16,45 +15,62 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from rowwise.cells import Activation, CellKind
 from rowwise.errors import ConfigError
+from rowwise.recipe import SGD as SGD
+from rowwise.recipe import Adam as Adam
+from rowwise.recipe import AdamW as AdamW
+from rowwise.recipe import Augmentation as Augmentation
+from rowwise.recipe import Averaging as Averaging
+from rowwise.recipe import Clipping as Clipping
+from rowwise.recipe import Constant as Constant
+from rowwise.recipe import Cosine as Cosine
+from rowwise.recipe import EarlyStopping as EarlyStopping
+from rowwise.recipe import Exponential as Exponential
+from rowwise.recipe import OneCycle as OneCycle
+from rowwise.recipe import Optimizer as Optimizer
+from rowwise.recipe import RMSprop as RMSprop
+from rowwise.recipe import Schedule as Schedule
 from rowwise.settings import (
+    Decay,
+    Flag,
     Later,
+    Positive,
+    Seed,
     Settings,
+    Share,
     as_tree,
     content_digest,
+    named,
     nearest,
     parse,
     read,
     set_key,
 )
 
-Rate = Annotated[float, Field(strict=True, gt=0, le=100, allow_inf_nan=False)]
-Decay = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Units = Annotated[int, Field(strict=True, ge=1, le=16384)]
-Flag = Annotated[bool, Field(strict=True)]
-
-
-def _named(value: Any) -> Any:
-    """Let the bare name of a kind stand for its table: "adam" is {kind = "adam"}."""
-    return {"kind": value} if isinstance(value, str) else value
+Neighbours = Annotated[int, Field(strict=True, ge=0, le=64)]
 
 
 # --- how a picture becomes a sequence ---------------------------------------------------------
 
 
 class Rows(Settings):
-    """One row a time step: T = rows, I = columns."""
+    """One row a time step: T = rows, I = columns.
+
+    With `before` and `after`, each step also sees so many rows above and below its own, from the
+    uppermost on; beyond the picture's edge they are zero. I = (before + 1 + after) x columns.
+    """
 
     kind: Literal["rows"] = "rows"
+    before: Annotated[Neighbours, Later()] = 0
+    after: Annotated[Neighbours, Later()] = 0
 
 
 class Columns(Settings):
-    """One column a time step: T = columns, I = rows."""
+    """One column a time step: T = columns, I = rows; `before` and `after` as those of `rows`."""
 
     kind: Literal["columns"] = "columns"
+    before: Annotated[Neighbours, Later()] = 0
+    after: Annotated[Neighbours, Later()] = 0
 
 
 class Pixels(Settings):
@@ -80,7 +96,7 @@ class Patches(Settings):
 
 Reading = Annotated[
     Annotated[Rows | Columns | Pixels | Permuted | Patches, Field(discriminator="kind")],
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]
 
 # --- layers -----------------------------------------------------------------------------------
@@ -130,17 +146,17 @@ class Flatten(Settings):
 
 
 class Pool(Settings):
-    """A sequence [B, T, F] as its mean or maximum over time [B, F]."""
+    """A sequence [B, T, F] as its mean or maximum over time [B, F], or both [B, 2F], mean first."""
 
     kind: Literal["pool"] = "pool"
-    by: Literal["mean", "max"] = "mean"
+    by: Literal["mean", "max", "mean_max"] = "mean"
 
 
 Layer = Annotated[
     Annotated[
         BatchNorm | Recurrent | Dropout | Dense | Flatten | Pool, Field(discriminator="kind")
     ],
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]
 Layers = Annotated[tuple[Layer, ...], Field(max_length=64)]
 
@@ -152,136 +168,7 @@ class Branch(Settings):
     layers: Annotated[Layers, Field(min_length=1)]
 
 
-# --- training ---------------------------------------------------------------------------------
-
-
-class Adam(Settings):
-    """Adam (Kingma & Ba 2015) with Keras' defaults and Keras' place for epsilon."""
-
-    kind: Literal["adam"] = "adam"
-    learning_rate: Rate = 1e-3
-    beta_1: Decay = 0.9
-    beta_2: Decay = 0.999
-    epsilon: Positive = 1e-7
-
-
-class AdamW(Settings):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) with Keras' defaults."""
-
-    kind: Literal["adamw"] = "adamw"
-    learning_rate: Rate = 1e-3
-    beta_1: Decay = 0.9
-    beta_2: Decay = 0.999
-    epsilon: Positive = 1e-7
-    weight_decay: NonNegative = 4e-3
-
-
-class RMSprop(Settings):
-    """RMSprop (Tieleman & Hinton 2012) with Keras' defaults and Keras' place for epsilon."""
-
-    kind: Literal["rmsprop"] = "rmsprop"
-    learning_rate: Rate = 1e-3
-    rho: Decay = 0.9
-    momentum: Decay = 0.0
-    epsilon: Positive = 1e-7
-
-
-class SGD(Settings):
-    """Stochastic gradient descent, with momentum (Polyak 1964) and Nesterov's form of it."""
-
-    kind: Literal["sgd"] = "sgd"
-    learning_rate: Rate = 1e-2
-    momentum: Decay = 0.0
-    nesterov: Flag = False
-
-
-Optimizer = Annotated[
-    Annotated[Adam | AdamW | RMSprop | SGD, Field(discriminator="kind")], BeforeValidator(_named)
-]
-
-
-class Constant(Settings):
-    """The learning rate stays what it is."""
-
-    kind: Literal["constant"] = "constant"
-
-    def factor(self, step: int, steps: int) -> float:
-        """The learning rate's factor at `step` (from 0) of `steps`."""
-        return 1.0
-
-
-class Exponential(Settings):
-    """The learning rate shrinks smoothly from 1 to `final` of itself, by the same factor a step."""
-
-    kind: Literal["exponential"] = "exponential"
-    final: Annotated[Share, Field(gt=0)] = 0.1
-
-    def factor(self, step: int, steps: int) -> float:
-        """The learning rate's factor at `step` (from 0) of `steps`."""
-        return float(self.final ** (step / max(1, steps - 1)))
-
-
-class Cosine(Settings):
-    """A linear warm-up, then half a cosine down to `final` (Loshchilov & Hutter 2017)."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup: Share = 0.0
-    final: Share = 0.0
-
-    def factor(self, step: int, steps: int) -> float:
-        """The learning rate's factor at `step` (from 0) of `steps`."""
-        rising = round(self.warmup * steps)
-        if step < rising:
-            return (step + 1) / rising
-        progress = (step - rising) / max(1, steps - 1 - rising)
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-class OneCycle(Settings):
-    """Up from `start` by half a cosine over the share `warmup`, then down to `final` (Smith 2018).
-
-    The peak is the optimiser's learning rate.
-    """
-
-    kind: Literal["one_cycle"] = "one_cycle"
-    warmup: Share = 0.3
-    start: Share = 0.04
-    final: Share = 4e-6
-
-    def factor(self, step: int, steps: int) -> float:
-        """The learning rate's factor at `step` (from 0) of `steps`."""
-        rising = round(self.warmup * steps)
-        if step < rising:
-            low, progress = self.start, 1 - step / rising
-        else:
-            low, progress = self.final, (step - rising) / max(1, steps - 1 - rising)
-        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-Schedule = Annotated[
-    Annotated[Constant | Exponential | Cosine | OneCycle, Field(discriminator="kind")],
-    BeforeValidator(_named),
-]
-
-
-class Clipping(Settings):
-    """Gradients bounded before the optimiser sees them, as Keras' optimisers do.
-
-    by "value" (each element), "norm" (each parameter by itself; Keras' clipnorm) or
-    "global_norm" (all parameters together; Pascanu et al. 2013).
-    """
-
-    by: Literal["value", "norm", "global_norm"] = "global_norm"
-    limit: Positive
-
-
-class EarlyStopping(Settings):
-    """Stop after `patience` epochs without an improvement of `min_delta` in `monitor`."""
-
-    monitor: Literal["val_loss", "val_accuracy", "loss", "accuracy"] = "val_loss"
-    patience: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 3
-    min_delta: NonNegative = 0.0
-    restore_best: Flag = True
+# --- experiments and studies ------------------------------------------------------------------
 
 
 class Published(Settings):
@@ -326,6 +213,14 @@ class Experiment(Settings):
     `label_smoothing` s makes every target (1 - s)·onehot + s/C of the C classes, as Keras'
     CategoricalCrossentropy does (Szegedy et al. 2016, section 7). As with Keras' compiled loss,
     every loss that is reported of the network is measured so: training, validation and test.
+
+    With `target_replication` a above 0, `layers` end in a sequence and the closing layer stands at
+    every step: the network says after each what it believes so far, and the loss is
+    a·(mean of the steps' losses) + (1 - a)·(the last step's), as in Lipton et al. 2016, section
+    3.2. Its answer is the last step's.
+
+    `augmentation` distorts the training pictures anew in each epoch, `averaging` keeps an average
+    of the weights.
     """
 
     format: Literal[1] = 1
@@ -338,6 +233,9 @@ class Experiment(Settings):
     schedule: Schedule = Constant()
     clipping: Clipping | None = None
     label_smoothing: Annotated[Decay, Later()] = 0.0
+    target_replication: Annotated[Share, Later()] = 0.0
+    augmentation: Annotated[Augmentation | None, Later()] = None
+    averaging: Annotated[Averaging | None, Later()] = None
     batch: Annotated[int, Field(strict=True, ge=1, le=65536)] = 128
     epochs: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 5
     seed: Seed = 0

@@ -34,6 +34,10 @@ class RunError(RowwiseError):
     """A run folder is missing, unfinished, foreign, damaged, in use, or cannot be written."""
 
 
+class ModelError(RowwiseError):
+    """A model is missing or damaged, or does not promise what is asked of it."""
+
+
 class TrainingDiverged(RowwiseError):
     """The loss became NaN or infinite, or grew beyond recall."""
 

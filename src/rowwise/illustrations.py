@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from rowwise import curves, diagram, figures, pictures
+from rowwise import augment, curves, diagram, figures, pictures
 from rowwise.comparison import proportion_interval
 from rowwise.curves import Curve
 from rowwise.diagram import Box
@@ -44,8 +44,10 @@ def study_figures(study: StudySummary) -> tuple[Illustration, ...]:
 
 
 def network_figures(study: StudySummary, network: NetworkSummary) -> tuple[Illustration, ...]:
-    """The figures of one network: its plot, confusion matrix, calibration curve and gallery."""
+    """The figures of one network: plot, confusion matrix, calibration, distortions, gallery."""
     found = [model_plot(network), confusion(study, network), calibration(study, network)]
+    if network.experiment.augmentation is not None:
+        found.append(augmented(study, network))
     if network.model.misread:
         found.append(gallery(study, network))
     return tuple(found)
@@ -237,6 +239,23 @@ def model_plot(network: NetworkSummary) -> Illustration:
         f"The layers of {network.name} with their shapes; None stands for the number of images in "
         "a batch.",
         f"Plot of the model {network.name}: {', then '.join(layers)}.",
+    )
+
+
+def augmented(study: StudySummary, network: NetworkSummary) -> Illustration:
+    """What the augmentation makes of the training images that the data's sheet shows."""
+    how, seed = network.experiment.augmentation, network.model.seed
+    assert how is not None
+    names, shown = study.data.identity.classes, study.data.samples
+    flat = shown.reshape(-1, *shown.shape[2:])
+    drawn = augment.distort(flat, how, seed=seed, step=0).reshape(shown.shape)
+    limit = f", of the first {SHOWN_CLASSES} classes" if len(names) > SHOWN_CLASSES else ""
+    return Illustration(
+        f"augmented-{network.name}",
+        pictures.samples(drawn, names),
+        f"The training images of the sheet above as the augmentation of {network.name} distorts "
+        f"them once; in training each is distorted anew in every epoch{limit}.",
+        f"Distorted training images of {several(len(names), 'class', 'classes')}.",
     )
 
 

@@ -80,25 +80,40 @@ def accuracy(labels: ArrayLike, said: ArrayLike) -> float:
 
 
 def cross_entropy(
-    labels: ArrayLike, probabilities: ArrayLike, *, label_smoothing: float = 0.0
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    label_smoothing: float = 0.0,
+    target_replication: float = 0.0,
 ) -> float:
     """Return the mean cross-entropy −(1/N) Σₙ Σ_c t_nc ln p_nc, in nats, in float64.
 
     The targets are t_nc = (1 − s)·[labelₙ = c] + s/C; without smoothing, s = 0, this is the mean
-    negative log-likelihood −(1/N) Σₙ ln p(labelₙ). Source: Szegedy et al. 2016, section 7.
+    negative log-likelihood −(1/N) Σₙ ln p(labelₙ). Source: Szegedy et al. 2016, section 7. Of
+    several steps it is a·(mean of the steps) + (1 − a)·(the last one). Source: Lipton et al. 2016.
 
     Args:
         labels: true classes, integers [N] in 0..C-1.
-        probabilities: floats [N, C], rows that sum to 1 (they are not rescaled); values below
-            `SMALLEST_PROBABILITY` (1.2e-38) count as that.
+        probabilities: floats [N, C], or [N, T, C] after each of T steps; rows that sum to 1 (they
+            are not rescaled); values below `SMALLEST_PROBABILITY` (1.2e-38) count as that.
         label_smoothing: s, 0 ≤ s < 1.
+        target_replication: a, 0 ≤ a ≤ 1.
 
     Raises:
         ValueError: the shapes differ, or a value is out of range.
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be from 0, below 1, got {label_smoothing}")
-    truth, checked = _scored(labels, probabilities)
+    if not 0 <= target_replication <= 1:
+        raise ValueError(f"target_replication must be from 0 to 1, got {target_replication}")
+    told = np.asarray(probabilities)
+    if told.ndim == 3 and target_replication:
+        each = [
+            cross_entropy(labels, step, label_smoothing=label_smoothing)
+            for step in told.swapaxes(0, 1)
+        ]
+        return target_replication * float(np.mean(each)) + (1 - target_replication) * each[-1]
+    truth, checked = _scored(labels, told[:, -1] if told.ndim == 3 else told)
     surprise = -np.log(np.clip(checked, SMALLEST_PROBABILITY, 1.0))
     loss = surprise[np.arange(len(truth)), truth].mean()
     if label_smoothing:

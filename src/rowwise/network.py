@@ -47,7 +47,10 @@ class Join:
 
 @dataclass(frozen=True)
 class Output:
-    """The closing dense layer over the classes; its logits are before the softmax."""
+    """The closing dense layer over the classes; its logits are before the softmax.
+
+    Where it stands at every step (`target_replication`), its answer is that of the last one.
+    """
 
     kind: Literal["output"] = "output"
 
@@ -75,6 +78,7 @@ Layer = (
     | Join
     | Output
 )
+OUTSIDE = -1  # the pixel index of a zero beyond the picture's edge
 READINGS = (config.Rows, config.Columns, config.Pixels, config.Permuted, config.Patches)
 
 
@@ -128,6 +132,12 @@ class Network:
         return sum(p.size for p in self.parameters.values())
 
     @property
+    def steps(self) -> int:
+        """The steps at which the closing layer stands: 1, or with `target_replication` all."""
+        shape = self.nodes[-1].output_shape
+        return shape[0] if len(shape) == 2 else 1
+
+    @property
     def trainable_count(self) -> int:
         """The number of elements that training moves, as Keras' "Trainable params"."""
         return sum(p.size for p in self.parameters.values() if p.trainable)
@@ -178,16 +188,17 @@ class Network:
 def pixel_order(reading: Layer, shape: tuple[int, int]) -> NDArray[np.int64]:
     """How a reading takes the pixels of a picture of `shape` (rows, columns).
 
-    Returns int64 [T, I]: the flat (row-major) index of the pixel at each time step and place.
+    Returns int64 [T, I]: the flat (row-major) index of the pixel at each time step and place, or
+    OUTSIDE for a zero beyond the picture's edge.
     Raises NetworkError where patches do not tile the picture.
     """
     rows, columns = shape
     grid = np.arange(rows * columns, dtype=np.int64).reshape(rows, columns)
     match reading:
-        case config.Rows():
-            return grid
-        case config.Columns():
-            return np.ascontiguousarray(grid.T)
+        case config.Rows(before=before, after=after):
+            return _with_neighbours(grid, before, after)
+        case config.Columns(before=before, after=after):
+            return _with_neighbours(grid.T, before, after)
         case config.Pixels():
             return grid.reshape(-1, 1)
         case config.Permuted(seed=seed):
@@ -203,6 +214,13 @@ def pixel_order(reading: Layer, shape: tuple[int, int]) -> NDArray[np.int64]:
             tiles = grid.reshape(rows // h, h, columns // w, w).transpose(0, 2, 1, 3)
             return np.ascontiguousarray(tiles.reshape(-1, h * w))
     raise TypeError(f"{reading!r} is not a reading")
+
+
+def _with_neighbours(lines: NDArray[np.int64], before: int, after: int) -> NDArray[np.int64]:
+    """int64 [T, I] → [T, (before + 1 + after)·I]: each line beside its neighbours."""
+    padded = np.pad(lines, ((before, after), (0, 0)), constant_values=OUTSIDE)
+    windows = [padded[i : i + len(lines)] for i in range(before + 1 + after)]
+    return np.ascontiguousarray(np.concatenate(windows, axis=1))
 
 
 class _Placing:
@@ -224,16 +242,21 @@ class _Placing:
         else:
             end = self._read(experiment.reading, picture)
         end = self._follow(experiment.layers, end)
-        self._must_be_vector(end, "the network")
-        self._place("dense", "Dense", Output(), (end,), (classes,), _dense(end, classes))
+        if experiment.target_replication:
+            self._must_be_sequence(end, "target_replication")
+        else:
+            self._must_be_vector(end, "the network")
+        wide = (*end.output_shape[:-1], classes)
+        self._place("dense", "Dense", Output(), (end,), wide, _dense(end, classes))
 
     def _read(self, reading: Layer, picture: Node) -> Node:
-        if isinstance(reading, config.Rows):
+        if reading == config.Rows():
             return picture
         rows, columns = picture.output_shape
-        time_steps, features = pixel_order(reading, (rows, columns)).shape
-        kind = "Permute" if isinstance(reading, config.Columns) else "Reshape"
-        return self._place(reading.kind, kind, reading, (picture,), (time_steps, features))
+        order = pixel_order(reading, (rows, columns))
+        kind = "Permute" if reading == config.Columns() else "Reshape"
+        kind = "Windows" if (order == OUTSIDE).any() else kind
+        return self._place(reading.kind, kind, reading, (picture,), order.shape)
 
     def _follow(self, layers: Iterable[Layer], end: Node) -> Node:
         for layer in layers:
@@ -266,8 +289,9 @@ class _Placing:
                 return self._place("flatten", "Flatten", layer, (before,), (prod(shape),))
             case config.Pool():
                 self._must_be_sequence(before, "pool")
-                keras = {"mean": "GlobalAveragePooling1D", "max": "GlobalMaxPooling1D"}[layer.by]
-                return self._place(f"{layer.by}_pool", keras, layer, (before,), shape[1:])
+                keras, times = _POOLS[layer.by]
+                wide = (times * shape[1],)
+                return self._place(f"{layer.by}_pool", keras, layer, (before,), wide)
         raise TypeError(f"{layer!r} is not a layer")
 
     def _place(
@@ -306,6 +330,14 @@ class _Placing:
                 f"gives {list(node.output_shape)}; set return_sequences = false in its last "
                 f"recurrent layer, or add a pool or flatten layer"
             )
+
+
+# How each pool is named, and how many vectors it gives.
+_POOLS = {
+    "mean": ("GlobalAveragePooling1D", 1),
+    "max": ("GlobalMaxPooling1D", 1),
+    "mean_max": ("GlobalAverage+MaxPooling1D", 2),
+}
 
 
 def _dense(before: Node, units: int) -> tuple[Parameter, ...]:

@@ -19,13 +19,15 @@ class Progress:
     """The books of a training; plain data, checked, so that a checkpoint can hold them.
 
     `epoch` and `step` are what is done: whole epochs, and steps of the one that is under way.
-    `loss_sum`, `right` and `train_s` are of that epoch; `best_*` and `waited` are early stopping's.
+    `loss_sum`, `right`, `outliers` and `train_s` are of that epoch; `best_*` and `waited` are early
+    stopping's.
     """
 
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
     right: int = 0
+    outliers: int = 0
     train_s: float = 0.0
     total_train_s: float = 0.0
     total_val_s: float = 0.0
@@ -44,12 +46,23 @@ class Progress:
         """Seconds spent up to now."""
         return Timings(train_s=self.total_train_s + self.train_s, val_s=self.total_val_s)
 
-    def add(self, losses: NDArray[np.float64], right: NDArray[np.int64], seconds: float) -> None:
-        """Enter some steps: for each the loss summed over its samples, and the right answers."""
+    def add(
+        self,
+        losses: NDArray[np.float64],
+        right: NDArray[np.int64],
+        seconds: float,
+        *,
+        outliers: int = 0,
+    ) -> None:
+        """Enter some steps: for each the loss summed over its samples, and the right answers.
+
+        `outliers` of their samples were of no class, so that no answer to them is right.
+        """
         # One addition a step: the sum must not depend on how many steps a call had.
         for loss in losses.tolist():
             self.loss_sum += loss
         self.right += int(right.sum())
+        self.outliers += outliers
         self.step += len(losses)
         self.train_s += seconds
 
@@ -59,7 +72,7 @@ class Progress:
         self.total_train_s += row.train_s
         self.total_val_s += row.val_s
         self.epoch, self.step = self.epoch + 1, 0
-        self.loss_sum, self.right, self.train_s = 0.0, 0, 0.0
+        self.loss_sum, self.right, self.outliers, self.train_s = 0.0, 0, 0, 0.0
 
     def watch(self, rule: EarlyStopping, row: EpochMetrics) -> bool:
         """Enter an epoch into early stopping's books; whether it is the best up to now."""

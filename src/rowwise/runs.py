@@ -20,19 +20,17 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from rowwise import predictions
+from rowwise import predictions, tensors
 from rowwise.config import Experiment, Study
 from rowwise.environment import environment
 from rowwise.errors import ConfigError, NetworkError, RunError
@@ -42,7 +40,6 @@ from rowwise.files import (
     read_json,
     read_text,
     remove_parts,
-    write_bytes,
     write_json,
     write_text,
 )
@@ -65,7 +62,6 @@ LOCK = ".lock"
 STUDY = "study.json"
 WEIGHTS_FORMAT = "rowwise-weights-1"
 CHECKPOINT_FORMAT = "rowwise-checkpoint-1"
-MAX_TENSOR_BYTES = 8_000_000_000
 
 
 class EpochMetrics(NamedTuple):
@@ -146,6 +142,7 @@ class Checkpoint:
     state: dict[str, Array]
     best: Weights
     progress: dict[str, Any]
+    average: Weights = field(default_factory=dict)
 
 
 class Run:
@@ -242,8 +239,8 @@ class Run:
                 "go on with --resume" if (self.folder / CHECKPOINT).exists() else "train it again"
             )
             raise RunError(f"{self.folder} has no {WEIGHTS}: this run is {self.status}; {hint}")
-        tensors, _ = _tensors(path, WEIGHTS_FORMAT)
-        return self._check(tensors, path)
+        weights, _ = tensors.read(path, WEIGHTS_FORMAT)
+        return self._check(weights, path)
 
     def predictions(self) -> Predictions:
         """What the network says of the test images. Raises RunError where absent or damaged."""
@@ -258,19 +255,21 @@ class Run:
         path = self.folder / CHECKPOINT
         if not path.exists():
             return None
-        tensors, told = _tensors(path, CHECKPOINT_FORMAT)
+        state, told = tensors.read(path, CHECKPOINT_FORMAT)
         try:
             progress = json.loads(told["progress"])
         except (KeyError, ValueError):
             raise RunError(f"{path} is damaged: it has no progress") from None
-        best = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
-        state = {k: v for k, v in tensors.items() if not k.startswith("best/")}
+        best, average = (
+            {k.removeprefix(what): state.pop(k) for k in list(state) if k.startswith(what)}
+            for what in ("best/", "average/")
+        )
         self._check({k: v for k, v in state.items() if not k.startswith("slots/")}, path)
-        return Checkpoint(state, best, progress)
+        return Checkpoint(state, best, progress, average)
 
-    def _check(self, tensors: dict[str, Array], path: Path) -> Weights:
+    def _check(self, found: dict[str, Array], path: Path) -> Weights:
         try:
-            return self.network.check(tensors, where=str(path))
+            return self.network.check(found, where=str(path))
         except NetworkError as error:
             raise RunError(str(error)) from None
 
@@ -290,9 +289,11 @@ class Run:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Write the state of an unfinished training."""
-        tensors = {**checkpoint.state, **{f"best/{k}": v for k, v in checkpoint.best.items()}}
-        told = {"format": CHECKPOINT_FORMAT, "progress": json.dumps(checkpoint.progress)}
-        write_bytes(self.folder / CHECKPOINT, safetensors.numpy.save(tensors, told))
+        kept = {"best": checkpoint.best, "average": checkpoint.average}
+        apart = {f"{what}/{k}": v for what, of in kept.items() for k, v in of.items()}
+        told = {"progress": json.dumps(checkpoint.progress)}
+        state = {**checkpoint.state, **apart}
+        tensors.write(self.folder / CHECKPOINT, CHECKPOINT_FORMAT, state, told)
 
     def remove_checkpoint(self) -> None:
         """Forget the state of a training that has ended."""
@@ -302,12 +303,11 @@ class Run:
         """Write the weights, with the network as metadata."""
         data = self.record.data
         told = {
-            "format": WEIGHTS_FORMAT,
             "experiment": self.experiment.model_dump_json(),
             "shape": json.dumps(data.shape),
             "classes": json.dumps(data.classes),
         }
-        write_bytes(self.folder / WEIGHTS, safetensors.numpy.save(dict(weights), told))
+        tensors.write(self.folder / WEIGHTS, WEIGHTS_FORMAT, weights, told)
 
     def save_predictions(
         self, labels: NDArray[np.int64], probabilities: NDArray[np.float32]
@@ -392,18 +392,3 @@ def _model(model: type[Model], path: Path) -> Model:
         return parse(model, tree, where=str(path))
     except ConfigError as error:
         raise RunError(str(error)) from None
-
-
-def _tensors(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file of ours."""
-    if path.stat().st_size > MAX_TENSOR_BYTES:
-        raise RunError(f"{path} is damaged: it has over {MAX_TENSOR_BYTES:,} bytes")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            told = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
-    if told.get("format") != kind:
-        raise RunError(f"{path} must be of the format {kind}, got {told.get('format')!r}")
-    return tensors, told

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rowwise import augment, engines, metrics, outliers
 from rowwise import data as datasets
-from rowwise import engines, metrics
 from rowwise.config import Experiment
 from rowwise.data import Dataset
 from rowwise.engines import Choice
@@ -74,6 +75,35 @@ def slices(count: int) -> Iterator[slice]:
         yield slice(first, min(first + SLICE, count))
 
 
+def beliefs(
+    engine: str,
+    network: Network,
+    weights: Mapping[str, Array],
+    images: Array,
+    *,
+    threads: int | None,
+    stop: Callable[[], bool],
+) -> NDArray[np.float32] | None:
+    """What a network believes after each step, float32 [N, T, C]; None once `stop` says True."""
+    reader = engines.engine(engine)
+    read = [np.empty((0, network.steps, network.classes), np.float32)]
+    for cut in slices(len(images)):
+        read.append(reader.beliefs(network, weights, images[cut], threads=threads))
+        if stop():
+            return None
+    return np.concatenate(read)
+
+
+def loss_of(experiment: Experiment, labels: Labels, told: NDArray[np.float32]) -> float:
+    """The mean loss that `experiment` minimises, of the beliefs [N, T, C] in labelled pictures."""
+    return metrics.cross_entropy(
+        labels,
+        told,
+        label_smoothing=experiment.label_smoothing,
+        target_replication=experiment.target_replication,
+    )
+
+
 class _Interrupted(Exception):
     """`stop` said True."""
 
@@ -101,7 +131,9 @@ class Session:
         self._run, self._callbacks, self._stop = run, callbacks, stop
         self._steps = -(-len(self._train.labels) // experiment.batch)
         saved = run.checkpoint() if run else None
-        self._good = saved or Checkpoint(dict(start), {}, asdict(Progress()))
+        self._good = saved or Checkpoint(
+            dict(start), {}, asdict(Progress()), dict(start) if experiment.averaging else {}
+        )
         try:
             self._progress = Progress(**self._good.progress)
         except (TypeError, ValueError):
@@ -110,22 +142,29 @@ class Session:
                 f"rowwise keeps"
             ) from None
         self._best: Weights = self._good.best
-        self._trainer = engines.trainer(
-            choice,
-            network,
-            self._good.state,
-            *self._train,
-            seed=experiment.seed,
-            threads=threads,
-        )
-        if saved is not None and (lost := self._trainer.state().keys() - saved.state.keys()):
+        self._average: Weights = self._good.average
+        self._trainer = self._trainer_of(self._good.state)
+        if saved is not None and (lost := self._lacking(saved)):
             raise RunError(
                 f"the checkpoint of {experiment.name} is damaged: it must hold all the state of "
                 f"this training, got it without {min(lost)}; choose another --out"
             )
+        self._pool = ThreadPoolExecutor(threads) if experiment.augmentation else None
         self._saved_at = time.monotonic()
         self._steps_a_call = 1
         self._begins = saved is None
+
+    def _trainer_of(self, state: Mapping[str, Array]) -> engines.Trainer:
+        seed = self._experiment.seed
+        return engines.trainer(
+            self._choice, self._network, state, *self._train, seed=seed, threads=self._threads
+        )
+
+    def _lacking(self, saved: Checkpoint) -> set[str]:
+        """What a checkpoint of this training would hold and `saved` does not."""
+        averaged = self._network.parameters if self._experiment.averaging else ()
+        lost = {f"average/{name}" for name in averaged if name not in saved.average}
+        return lost | (self._trainer.state().keys() - saved.state.keys())
 
     def go(self) -> Result:
         """Train to the end, or until interrupted; the status says which.
@@ -140,6 +179,9 @@ class Session:
         except TrainingDiverged as error:
             self._keep_last_good(str(error))
             raise
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown()
 
     def _train_and_test(self) -> Result:
         try:
@@ -149,7 +191,7 @@ class Session:
             return self._finish(*ending)
         except _Interrupted:
             self._save()
-            return self._result("interrupted", self._where(), self._trainer.weights())
+            return self._result("interrupted", self._where(), self._learned())
 
     def _tell(self, event: Event) -> None:
         for callback in self._callbacks:
@@ -176,21 +218,62 @@ class Session:
         p, batch = self._progress, self._experiment.batch
         order = shuffled(len(self._train.labels), seed=self._experiment.seed, epoch=p.epoch)
         while p.step < self._steps:
-            count = min(self._steps_a_call, self._steps - p.step)
             first = p.epoch * self._steps + p.step
+            count = min(self._steps_a_call, self._steps - p.step, self._steps_to_average(first))
+            taken = order[p.step * batch : (p.step + count) * batch]
             began = time.perf_counter()
+            given = self._distorted(taken, first)
             losses, right = self._trainer.run(
-                order[p.step * batch : (p.step + count) * batch],
+                taken,
                 batch=batch,
                 first_step=first,
                 rates=self._rates(first, count),
+                given=given,
             )
+            self._move_average(first + count)
             seconds = time.perf_counter() - began
-            p.add(losses, right, seconds)
+            lost = 0 if given is None else int((given.labels == outliers.NONE).sum())
+            p.add(losses, right, seconds, outliers=lost)
             self._check_losses(losses)
             self._tell(self._stepped())
             self._steps_a_call = max(1, min(2 * count, int(CALL_S / (seconds / count))))
             self._pause()
+
+    def _distorted(self, order: Labels, first_step: int) -> engines.Given | None:
+        """The pictures of these steps as the augmentation makes them, or None without one."""
+        how, batch = self._experiment.augmentation, self._experiment.batch
+        if how is None or self._pool is None:
+            return None
+        seed, each = self._experiment.seed, self._pool.map
+        steps = []
+        for step, cut in enumerate(range(0, len(order), batch), first_step):
+            places = order[cut : cut + batch]
+            images, labels = self._train.images[places], self._train.labels[places]
+            if how.outlier_share:
+                images, labels = outliers.mix(
+                    images, labels, how.outlier_share, seed=seed, step=step
+                )
+            images = augment.distort(images, how, seed=seed, step=step, each=each)
+            steps.append(engines.Given(images, labels))
+        return engines.Given(*map(np.concatenate, zip(*steps, strict=True)))
+
+    def _steps_to_average(self, step: int) -> int:
+        """How many steps may be made at once, so that the average is moved when it is due."""
+        rule = self._experiment.averaging
+        return self._steps if rule is None else rule.every - step % rule.every
+
+    def _move_average(self, step: int) -> None:
+        """Move the average, if it is due after so many steps since the beginning."""
+        rule = self._experiment.averaging
+        if rule is None or step % rule.every:
+            return
+        moved = np.float32(1 - rule.kept(step // rule.every))
+        for name, value in self._trainer.weights().items():
+            self._average[name] = self._average[name] + moved * (value - self._average[name])
+
+    def _learned(self) -> Weights:
+        """What is validated, tested and kept: the weights, or their average."""
+        return dict(self._average) or self._trainer.weights()
 
     def _rates(self, first: int, count: int) -> NDArray[np.float64]:
         schedule, total = self._experiment.schedule, self._steps * self._experiment.epochs
@@ -234,7 +317,7 @@ class Session:
             step=p.step,
             steps=self._steps,
             loss=p.loss_sum / seen,
-            accuracy=p.right / seen,
+            accuracy=p.right / max(1, seen - p.outliers),
             train_s=p.train_s,
         )
 
@@ -249,9 +332,10 @@ class Session:
         p, epochs = self._progress, self._experiment.epochs
         images, labels = self._validation
         began = time.perf_counter()
+        reader = self._trainer_of(self._average) if self._average else self._trainer
         loss, right = 0.0, 0
         for cut in slices(len(labels)):
-            part_loss, part_right = self._trainer.evaluate(images[cut], labels[cut])
+            part_loss, part_right = reader.evaluate(images[cut], labels[cut])
             loss, right = loss + part_loss, right + part_right
             self._tell(Validating(p.epoch + 1, epochs, cut.stop, len(labels)))
             if self._stop():
@@ -261,7 +345,7 @@ class Session:
         row = EpochMetrics(
             epoch=p.epoch + 1,
             loss=p.loss_sum / samples,
-            accuracy=p.right / samples,
+            accuracy=p.right / max(1, samples - p.outliers),
             val_loss=loss / held,
             val_accuracy=right / held,
             train_s=p.train_s,
@@ -276,7 +360,7 @@ class Session:
         self._progress.close_epoch(row)
         rule = self._experiment.early_stopping
         if rule is not None and self._progress.watch(rule, row) and rule.restore_best:
-            self._best = self._trainer.weights()
+            self._best = self._learned()
         self._keep(state)
 
     # --- what is kept -------------------------------------------------------------------------
@@ -287,7 +371,7 @@ class Session:
 
     def _keep(self, state: dict[str, Array]) -> None:
         """Make this the state that a resumed training goes on from."""
-        self._good = Checkpoint(state, self._best, asdict(self._progress))
+        self._good = Checkpoint(state, self._best, asdict(self._progress), dict(self._average))
         self._saved_at = time.monotonic()
         if self._run is not None:
             self._run.save_checkpoint(self._good)
@@ -295,17 +379,13 @@ class Session:
 
     def _finish(self, status: Status, sentence: str) -> Result:
         """Read the test images with the final weights, and write everything."""
-        weights = self._best or self._trainer.weights()
+        weights = self._best or self._learned()
         began = time.perf_counter()
-        reader = engines.engine(self._choice.name)
-        read = []
-        for cut in slices(len(self._test.labels)):
-            images = self._test.images[cut]
-            read.append(reader.predict(self._network, weights, images, threads=self._threads))
-            if self._stop():
-                raise _Interrupted
-        test_s = time.perf_counter() - began
-        return self._result(status, sentence, weights, np.concatenate(read), test_s)
+        engine, images, stop = self._choice.name, self._test.images, self._stop
+        told = beliefs(engine, self._network, weights, images, threads=self._threads, stop=stop)
+        if told is None:
+            raise _Interrupted
+        return self._result(status, sentence, weights, told, time.perf_counter() - began)
 
     def _where(self) -> str:
         p, epochs = self._progress, self._experiment.epochs
@@ -331,14 +411,15 @@ class Session:
         status: Status,
         sentence: str,
         weights: Weights,
-        probabilities: NDArray[np.float32] | None = None,
+        told: NDArray[np.float32] | None = None,
         test_s: float = 0.0,
     ) -> Result:
+        """Write what there is; `told` are the beliefs of the test images, if they were read."""
         labels = self._test.labels
-        loss = accuracy = None
-        if probabilities is not None:
-            smoothing = self._experiment.label_smoothing
-            loss = metrics.cross_entropy(labels, probabilities, label_smoothing=smoothing)
+        probabilities = loss = accuracy = None
+        if told is not None:
+            probabilities = np.ascontiguousarray(told[:, -1])
+            loss = loss_of(self._experiment, labels, told)
             accuracy = metrics.accuracy(labels, probabilities)
         if self._run is not None:
             books = self._books()

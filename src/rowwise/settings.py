@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rowwise.errors import ConfigError
 
@@ -34,6 +34,19 @@ class Later:
 
 
 Model = TypeVar("Model", bound=Settings)
+
+Rate = Annotated[float, Field(strict=True, gt=0, le=100, allow_inf_nan=False)]
+Decay = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+def named(value: Any) -> Any:
+    """Let the bare name of a kind stand for its table: "adam" is {kind = "adam"}."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
 def parse(model: type[Model], tree: Mapping[str, Any], *, where: str) -> Model:

@@ -137,14 +137,25 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[NDArray[np.float32], Choice]:
     """Probabilities [N, C] of a saved network for any pictures, and the engine that read them."""
+    told, choice = beliefs(network, weights, images, engine=engine, threads=threads, stop=stop)
+    return told[:, -1], choice
+
+
+def beliefs(
+    network: Network,
+    weights: Mapping[str, Array],
+    images: Array,
+    *,
+    engine: str = "auto",
+    threads: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[NDArray[np.float32], Choice]:
+    """As `evaluate`, after each step at which the closing layer stands: [N, T, C]."""
     choice = engines.choose(engine, network, training=False)
-    reader = engines.engine(choice.name)
-    read = [np.empty((0, network.classes), np.float32)]
-    for cut in session.slices(len(images)):
-        if stop():
-            raise KeyboardInterrupt
-        read.append(reader.predict(network, weights, images[cut], threads=threads))
-    return np.concatenate(read), choice
+    told = session.beliefs(choice.name, network, weights, images, threads=threads, stop=stop)
+    if told is None:
+        raise KeyboardInterrupt
+    return told, choice
 
 
 def over(run: Run) -> bool:

@@ -63,10 +63,10 @@ class Sketch {
     return add(layer, steps(input), width(input));
   }
   int flatten(int input) { return add(plain(ROWWISE_FLATTEN, {input}), 1, steps(input) * width(input)); }
-  int pool(int input, bool largest) {
+  int pool(int input, int by) {
     rowwise_layer layer = plain(ROWWISE_POOL, {input});
-    layer.largest = largest;
-    return add(layer, 1, width(input));
+    layer.pool = by;
+    return add(layer, 1, width(input) * (by == ROWWISE_MEAN_MAX ? 2 : 1));
   }
   int join(const std::vector<int> &ends) {
     int features = 0;
@@ -86,6 +86,7 @@ class Sketch {
   int width(int layer) const { return shapes_[layer].second; }
   int count() const { return (int)layers_.size(); }
   int classes() const { return width(count() - 1); }
+  int last_steps() const { return steps(count() - 1); }
   Guarded<rowwise_layer> layers() const { return Guarded<rowwise_layer>::of(layers_); }
   int pixels = 0;
   std::vector<int> order;  // of the first reading
@@ -188,7 +189,7 @@ struct Data {
   rowwise_pictures as_floats() const { return {floats.data(), count, pixels, 0, 0}; }
 };
 
-inline rowwise_optimizer optimizer(int kind, int clip = ROWWISE_CLIP_NOT, double smoothing = 0) {
+inline rowwise_optimizer optimizer(int kind, int clip = ROWWISE_CLIP_NOT) {
   rowwise_optimizer o{};
   o.kind = kind;
   o.nesterov = kind == ROWWISE_SGD;
@@ -200,7 +201,6 @@ inline rowwise_optimizer optimizer(int kind, int clip = ROWWISE_CLIP_NOT, double
   o.weight_decay = 0.01;
   o.rho = 0.9;
   o.momentum = kind == ROWWISE_ADAM ? 0 : 0.5;
-  o.label_smoothing = smoothing;
   return o;
 }
 
@@ -208,6 +208,7 @@ inline rowwise_optimizer optimizer(int kind, int clip = ROWWISE_CLIP_NOT, double
 struct Training {
   int batch = 8;
   rowwise_optimizer how = optimizer(ROWWISE_ADAM);
+  rowwise_loss loss{0, 0.3};
   bool apply = true;
   int64_t first_step = 0;
   uint64_t seed = 0x1234567890abcdef;
@@ -226,17 +227,19 @@ inline Trained train(const Built &network, const Data &data, const std::vector<i
   const Guarded<int64_t> places = Guarded<int64_t>::of(order), right(steps, -1);
   const Guarded<double> rates(steps, t.rate), losses(steps, -1.0);
   const Guarded<rowwise_optimizer> how(1, t.how);
+  const Guarded<rowwise_loss> loss(1, t.loss);
   const rowwise_pictures pictures = bytes ? data.as_bytes() : data.as_floats();
   const Guarded<int64_t> done(1, -1);
   const int32_t code = rowwise_train(network.handle(), &pictures, data.labels.data(), places.data(), (int64_t)order.size(), t.batch, t.first_step,
-                                     t.seed, rates.data(), how.data(), t.apply, losses.data(), right.data(), done.data(), t.cancel);
+                                     t.seed, rates.data(), how.data(), loss.data(), t.apply, losses.data(), right.data(), done.data(), t.cancel);
   return {code, {losses.begin(), losses.end()}, {right.begin(), right.end()}, done[0]};
 }
 
+// Probabilities [pictures][steps of the last layer][classes].
 inline std::vector<float> read(const Built &network, const Sketch &sketch, const Data &data, int batch, bool bytes = true) {
-  const Floats probabilities((std::size_t)data.count * sketch.classes(), std::nanf(""));
+  const Floats probabilities((std::size_t)data.count * sketch.last_steps() * sketch.classes(), std::nanf(""));
   const rowwise_pictures pictures = bytes ? data.as_bytes() : data.as_floats();
-  that(rowwise_read(network.handle(), &pictures, batch, probabilities.data(), 0, nullptr, nullptr) == ROWWISE_DONE, "pictures are read");
+  that(rowwise_read(network.handle(), &pictures, batch, probabilities.data(), 1, 0, nullptr, nullptr) == ROWWISE_DONE, "pictures are read");
   return {probabilities.begin(), probabilities.end()};
 }
 

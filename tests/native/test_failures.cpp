@@ -17,6 +17,8 @@ using namespace check;
 
 namespace {
 
+const rowwise_loss plain_loss{};
+
 Built ready(const Sketch &sketch, int threads) {
   Built network(sketch, threads, 0);
   if (network) network.set(draw(sketch, 5));
@@ -63,12 +65,12 @@ void cancel_reading() {
     const Data data(sketch, 30, 18);
     const Built network = ready(sketch, 2);
     const rowwise_pictures pictures = data.as_bytes();
-    const Floats probabilities((std::size_t)data.count * sketch.classes());
+    const Floats probabilities((std::size_t)data.count * sketch.last_steps() * sketch.classes());
     const int32_t word = 1;
     double loss;
     int64_t right;
-    check::that(rowwise_read(network.handle(), &pictures, 4, probabilities.data(), 0, nullptr, &word) == ROWWISE_CANCELLED, "reading is cancelled");
-    check::that(rowwise_evaluate(network.handle(), &pictures, data.labels.data(), 4, 0, &loss, &right, &word) == ROWWISE_CANCELLED, "evaluation is cancelled");
+    check::that(rowwise_read(network.handle(), &pictures, 4, probabilities.data(), 1, 0, nullptr, &word) == ROWWISE_CANCELLED, "reading is cancelled");
+    check::that(rowwise_evaluate(network.handle(), &pictures, data.labels.data(), 4, &plain_loss, &loss, &right, &word) == ROWWISE_CANCELLED, "evaluation is cancelled");
     check::that(read(network, sketch, data, 4).size() == probabilities.size(), "and may be asked again");
   }
 }
@@ -145,7 +147,7 @@ void short_of_memory_to_run() {
   for (const Sketch &sketch : sketches()) {
     const Data data(sketch, 11, 22);
     const rowwise_pictures pictures = data.as_bytes();
-    const Floats probabilities((std::size_t)data.count * sketch.classes());
+    const Floats probabilities((std::size_t)data.count * sketch.last_steps() * sketch.classes());
     const Guarded<int64_t> order = Guarded<int64_t>::of(shuffled(data.count, 3)), right(3);
     const Guarded<double> rates(3, 0.01), losses(3);
     const rowwise_optimizer how = optimizer(ROWWISE_ADAM);
@@ -158,13 +160,13 @@ void short_of_memory_to_run() {
       };
     };
     fail_each("rowwise_read of " + sketch.name, on_a_network([&](rowwise_network *network) {
-      return rowwise_read(network, &pictures, 4, probabilities.data(), 0, nullptr, nullptr);
+      return rowwise_read(network, &pictures, 4, probabilities.data(), 1, 0, nullptr, nullptr);
     }));
     fail_each("rowwise_evaluate of " + sketch.name, on_a_network([&](rowwise_network *network) {
-      return rowwise_evaluate(network, &pictures, data.labels.data(), 4, 0, &loss, right.data(), nullptr);
+      return rowwise_evaluate(network, &pictures, data.labels.data(), 4, &plain_loss, &loss, right.data(), nullptr);
     }));
     fail_each("rowwise_train of " + sketch.name, on_a_network([&](rowwise_network *network) {
-      return rowwise_train(network, &pictures, data.labels.data(), order.data(), data.count, 4, 0, 1, rates.data(), &how, 1, losses.data(),
+      return rowwise_train(network, &pictures, data.labels.data(), order.data(), data.count, 4, 0, 1, rates.data(), &how, &plain_loss, 1, losses.data(),
                            right.data(), &done, nullptr);
     }));
   }

@@ -26,6 +26,15 @@ std::vector<int> by_columns(int rows, int columns) {
   return order;
 }
 
+// Each row between the one above and the one below it; -1 beyond the edge.
+std::vector<int> with_neighbours(int rows, int columns) {
+  std::vector<int> order;
+  for (int r = 0; r < rows; r++)
+    for (int above = r - 1; above <= r + 1; above++)
+      for (int c = 0; c < columns; c++) order.push_back(above < 0 || above >= rows ? -1 : above * columns + c);
+  return order;
+}
+
 Sketch started(const char *name, int rows, int columns) {
   Sketch sketch(name);
   sketch.pixels = rows * columns;
@@ -47,12 +56,19 @@ Sketch stacked() {
 Sketch both_ways() {
   Sketch s = started("LSTM both ways, batch norm, GRU both ways, largest", 4, 9);
   const int states = s.norm(s.recurrent(0, LSTM, 11, ROWWISE_TANH, true, true));
-  s.dense(s.norm(s.pool(s.recurrent(states, GRU, 18, ROWWISE_TANH, true, true), true)), 3);
+  s.dense(s.norm(s.pool(s.recurrent(states, GRU, 18, ROWWISE_TANH, true, true), ROWWISE_MAX)), 3);
   return s;
 }
 Sketch averaged() {
-  Sketch s = started("GRU relu both ways, mean, sigmoid", 3, 16);
-  s.dense(s.dense(s.pool(s.recurrent(s.norm(0), GRU, 16, ROWWISE_RELU, true, true), false), 18, ROWWISE_SIGMOID), 37);
+  Sketch s = started("GRU relu both ways, mean and largest, sigmoid", 3, 16);
+  s.dense(s.dense(s.pool(s.recurrent(s.norm(0), GRU, 16, ROWWISE_RELU, true, true), ROWWISE_MEAN_MAX), 18, ROWWISE_SIGMOID), 37);
+  return s;
+}
+Sketch believing() {
+  Sketch s("windows of three rows, LSTM, GRU, an answer at every step");
+  s.pixels = 4 * 5;
+  const int windows = s.reading(with_neighbours(4, 5), 4, 15);
+  s.dense(s.recurrent(s.recurrent(s.norm(windows), LSTM, 12, ROWWISE_TANH, true), GRU, 7, ROWWISE_TANH, true), 11);
   return s;
 }
 Sketch branched() {
@@ -91,6 +107,7 @@ std::vector<Sketch> sketches() {
   all.push_back(stacked());
   all.push_back(branched());
   all.push_back(both_ways());
+  all.push_back(believing());
   if (conditions().quick) return all;
   all.push_back(folded_norm());
   all.push_back(averaged());
@@ -157,7 +174,8 @@ void same(const State &a, const State &b, const std::string &what) {
 
 Training with(int kind) {
   Training training;
-  training.how = optimizer(kind, kind, kind % 2 ? 0.1 : 0);  // each optimiser with another clipping
+  training.how = optimizer(kind, kind);  // each optimiser with another clipping
+  training.loss.label_smoothing = kind % 2 ? 0.1 : 0;
   training.rate = kind == ROWWISE_SGD ? 0.1 : 0.01;
   return training;
 }
@@ -245,8 +263,8 @@ void precisions() {
 // The gradient against the loss itself, along a direction in each parameter that is half the gradient's
 // and half drawn. Dropout draws the same places each time, since seed and step are the same.
 void slopes() {
-  Random random(15);
   for (const Sketch &sketch : sketches()) {
+    Random random(15);
     const Parameters at = draw(sketch, 5), gradient = gradients(sketch, 1, 0);
     for (std::size_t i = 0; i < at.size(); i++) {
       double size = 0, expected = 0;
@@ -275,7 +293,7 @@ void read_all_ways() {
       const Data data(sketch, 23, 10);
       const Built network = ready(sketch, threads, 0);
       const std::vector<float> whole = read(network, sketch, data, 23);
-      for (int m = 0; m < data.count; m++) {
+      for (int m = 0; m < data.count * sketch.last_steps(); m++) {
         double total = 0;
         for (int c = 0; c < sketch.classes(); c++) total += whole[m * sketch.classes() + c];
         close(total, 1, 1e-6, [&] { return named(sketch, threads, 0, "sum of the probabilities"); });
@@ -295,12 +313,15 @@ void read_layers() {
     const rowwise_pictures pictures = data.as_bytes();
     for (int layer = 0; layer < sketch.count(); layer++) {
       const std::size_t size = (std::size_t)sketch.steps(layer) * sketch.width(layer);
-      const Floats values(data.count * size, std::nanf("")), probabilities((std::size_t)data.count * sketch.classes());
-      check::that(rowwise_read(network.handle(), &pictures, 4, probabilities.data(), layer, values.data(), nullptr) == ROWWISE_DONE, "a layer is read");
+      const Floats values(data.count * size, std::nanf("")), probabilities((std::size_t)data.count * sketch.last_steps() * sketch.classes());
+      check::that(rowwise_read(network.handle(), &pictures, 4, probabilities.data(), 1, layer, values.data(), nullptr) == ROWWISE_DONE, "a layer is read");
       for (float x : values) check::that(std::isfinite(x), "every value of a layer is written");
       if (layer > 0) continue;
-      for (std::size_t i = 0; i < values.size(); i++)
-        check::that(values[i] == data.floats[i / size * size + sketch.order[i % size]], "the first layer gives the picture in its order");
+      for (std::size_t i = 0; i < values.size(); i++) {
+        const int pixel = sketch.order[i % size];
+        const float expected = pixel < 0 ? 0 : data.floats[i / size * sketch.pixels + pixel];
+        check::that(values[i] == expected, "the first layer gives the picture in its order");
+      }
     }
   }
 }
@@ -312,16 +333,20 @@ void evaluated() {
       const Built network = ready(sketch, threads, 0);
       const std::vector<float> probabilities = read(network, sketch, data, 5);
       const rowwise_pictures pictures = data.as_bytes();
-      for (double smoothing : {0.0, 0.2}) {
+      const int steps = sketch.last_steps(), classes = sketch.classes();
+      for (const rowwise_loss &how : {rowwise_loss{0, 0}, rowwise_loss{0.2, 0.3}}) {
         double expected = 0, loss = -1;
         int64_t hits = 0, right = -1;
-        for (int m = 0; m < data.count; m++) {
-          const float *p = &probabilities[m * sketch.classes()];
-          hits += std::max_element(p, p + sketch.classes()) - p == data.labels[m];
-          for (int c = 0; c < sketch.classes(); c++)
-            expected -= (smoothing / sketch.classes() + (c == data.labels[m] ? 1 - smoothing : 0)) * std::log((double)p[c]);
-        }
-        check::that(rowwise_evaluate(network.handle(), &pictures, data.labels.data(), 5, smoothing, &loss, &right, nullptr) == ROWWISE_DONE, "pictures are evaluated");
+        for (int m = 0; m < data.count; m++)
+          for (int t = 0; t < steps; t++) {
+            const float *p = &probabilities[(m * steps + t) * classes];
+            const bool last = t == steps - 1;
+            hits += last && std::max_element(p, p + classes) - p == data.labels[m];
+            const double weight = how.target_replication / steps + (last ? 1 - how.target_replication : 0);
+            for (int c = 0; c < classes; c++)
+              expected -= weight * (how.label_smoothing / classes + (c == data.labels[m] ? 1 - how.label_smoothing : 0)) * std::log((double)p[c]);
+          }
+        check::that(rowwise_evaluate(network.handle(), &pictures, data.labels.data(), 5, &how, &loss, &right, nullptr) == ROWWISE_DONE, "pictures are evaluated");
         close(loss, expected, 1e-4, [&] { return named(sketch, threads, 0, "loss"); });
         check::that(right == hits, "right answers are counted");
       }
@@ -338,7 +363,8 @@ void nothing_to_do() {
     int64_t right = -1;
     check::that(train(network, none, {}, {}).code == ROWWISE_DONE, "a training without pictures is done");
     check::that(read(network, sketch, none, 4).empty(), "no pictures are read");
-    check::that(rowwise_evaluate(network.handle(), &pictures, none.labels.data(), 4, 0, &loss, &right, nullptr) == ROWWISE_DONE && loss == 0 && right == 0,
+    const rowwise_loss how{};
+    check::that(rowwise_evaluate(network.handle(), &pictures, none.labels.data(), 4, &how, &loss, &right, nullptr) == ROWWISE_DONE && loss == 0 && right == 0,
                 "no pictures are evaluated");
     same(network.get(), draw(sketch, 5), "nothing has moved");
   }

@@ -28,17 +28,37 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 # The cells and activations for which training in bfloat16 was shown equivalent to float32, and up
 # to how many time steps (docs/statistics.md; benchmarks/equivalence.py shows it again).
-SHOWN_HARMLESS = frozenset({("simple_rnn", "relu")})
+SHOWN_HARMLESS = frozenset({("simple_rnn", "relu"), ("simple_rnn", "tanh"), ("lstm", "tanh")})
 SHOWN_STEPS = 28
+
+
+class Given(NamedTuple):
+    """Pictures to train on in the place of those of the set.
+
+    images [N, rows, columns] as those of the set; labels int64 [N], -1 for a picture of no class,
+    whose target is 1/C for each class, and no answer to which counts as right.
+    """
+
+    images: Array
+    labels: NDArray[np.int64]
 
 
 class Trainer(Protocol):
     """What trains: bound to a network and a set of pictures, it moves the weights."""
 
     def run(
-        self, order: NDArray[np.int64], *, batch: int, first_step: int, rates: NDArray[np.float64]
+        self,
+        order: NDArray[np.int64],
+        *,
+        batch: int,
+        first_step: int,
+        rates: NDArray[np.float64],
+        given: Given | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Train on `order`'s pictures; for each step the summed loss and the right answers."""
+        """Train on `order`'s pictures; for each step the summed loss and the right answers.
+
+        `given` stand in for them, one for each.
+        """
         ...
 
     def evaluate(self, images: Array, labels: NDArray[np.int64]) -> tuple[float, int]:
@@ -80,6 +100,18 @@ class Engine(Protocol):
         """Probabilities [N, C] float32 for images [N, rows, columns]."""
         ...
 
+    def beliefs(
+        self,
+        network: Network,
+        weights: Mapping[str, Array],
+        images: Array,
+        *,
+        batch: int = 500,
+        threads: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Probabilities [N, T, C] after each step of `Network.steps`; the last are `predict`'s."""
+        ...
+
 
 class TrainingEngine(Engine, Protocol):
     """An engine that trains."""
@@ -97,6 +129,18 @@ class TrainingEngine(Engine, Protocol):
         path: str | None = None,
     ) -> Trainer:
         """A trainer for `network` that goes on from `state`, on one of the core's paths."""
+        ...
+
+
+class Reader(Protocol):
+    """A network with its weights, made ready once to read pictures many times."""
+
+    def predict(self, images: Array, *, batch: int = 500) -> NDArray[np.float32]:
+        """Probabilities [N, C] float32 for images [N, rows, columns]."""
+        ...
+
+    def beliefs(self, images: Array, *, batch: int = 500) -> NDArray[np.float32]:
+        """Probabilities [N, T, C] after each step of `Network.steps`."""
         ...
 
 
@@ -221,6 +265,13 @@ def trainer(
         precision=choice.precision,
         path=choice.path,
     )
+
+
+def reader(
+    name: str, network: Network, weights: Mapping[str, Array], *, threads: int | None = None
+) -> Reader:
+    """A reader of the engine `name`, as `choose` resolved it for reading."""
+    return cast(Reader, _module(name).Reader(network, weights, threads=threads))  # type: ignore[attr-defined]
 
 
 def slot_names(optimizer: config.Optimizer) -> tuple[str, ...]:

@@ -12,12 +12,11 @@ from rowwise import config, core, engines
 from rowwise.engines.native_core import (
     GRADIENT,
     Core,
-    Layers,
     Pictures,
     labels_of,
-    optimizer_of,
     whole_numbers,
 )
+from rowwise.engines.native_layers import Layers, loss_of, optimizer_of
 from rowwise.engines.native_memory import Room
 from rowwise.errors import EngineError
 from rowwise.network import Network
@@ -51,6 +50,18 @@ def predict(
     return Reader(network, weights, threads=threads).predict(images, batch=batch)
 
 
+def beliefs(
+    network: Network,
+    weights: Mapping[str, Array],
+    images: Array,
+    *,
+    batch: int = READING_BATCH,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Probabilities [N, T, C] float32 after each step at which the closing layer stands."""
+    return Reader(network, weights, threads=threads).beliefs(images, batch=batch)
+
+
 class Reader:
     """A network with its weights, made ready once to read pictures many times.
 
@@ -69,6 +80,16 @@ class Reader:
         """Probabilities [N, C] float32 for images [N, rows, columns], uint8 or float in [0, 1]."""
         pictures = Pictures(images, self._network)
         probabilities = np.empty((pictures.count, self._network.classes), np.float32)
+        if pictures.count:
+            batch = self._room.grant(min(_positive(batch), pictures.count))
+            self._core.read(pictures, batch, probabilities)
+        return probabilities
+
+    def beliefs(self, images: Array, *, batch: int = READING_BATCH) -> NDArray[np.float32]:
+        """Probabilities after each step at which the closing layer stands, float32 [N, T, C]."""
+        pictures = Pictures(images, self._network)
+        shape = (pictures.count, self._network.steps, self._network.classes)
+        probabilities = np.empty(shape, np.float32)
         if pictures.count:
             batch = self._room.grant(min(_positive(batch), pictures.count))
             self._core.read(pictures, batch, probabilities)
@@ -142,22 +163,29 @@ class Trainer:
             self._core.put(given, network.parameters, slot=number)
 
     def run(
-        self, order: NDArray[np.int64], *, batch: int, first_step: int, rates: NDArray[np.float64]
+        self,
+        order: NDArray[np.int64],
+        *,
+        batch: int,
+        first_step: int,
+        rates: NDArray[np.float64],
+        given: engines.Given | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Train on `order`'s pictures in batches, the last one possibly partial.
 
         `first_step` counts optimiser steps since the start of the training (from 0), `rates` has
-        the learning rate of each of these steps. Returns, for each step, the loss summed over its
-        samples and the number of right answers, both taken before the step moves the weights.
-        Interrupted, it leaves the weights as the last whole step left them.
+        the learning rate of each of these steps. `given` stand in for the pictures, one for each.
+        Returns, for each step, the loss summed over its samples and the number of right answers,
+        both before the step moves the weights. Interrupted, it leaves the weights as the last whole
+        step left them.
         """
-        return self._steps(order, batch, first_step, rates, apply=True)
+        return self._steps(order, batch, first_step, rates, given, apply=True)
 
     def gradients(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """The mean loss' gradient of every trainable parameter on these pictures; nothing moves."""
         if not len(indices):
             raise EngineError("a gradient is that of at least one picture, got none")
-        self._steps(indices, len(indices), 0, np.ones(1), apply=False)
+        self._steps(indices, len(indices), 0, np.ones(1), None, apply=False)
         return self._core.get(self._network.parameters, GRADIENT, only=self._trainable)
 
     def evaluate(
@@ -168,9 +196,8 @@ class Trainer:
         truth = labels_of(labels, pictures.count, self._network.classes)
         if not pictures.count:
             return 0.0, 0
-        smoothing = self._network.experiment.label_smoothing
         batch = self._reading_room.grant(min(_positive(batch), pictures.count))
-        return self._core.evaluate(pictures, truth, batch, smoothing)
+        return self._core.evaluate(pictures, truth, batch, loss_of(self._network.experiment))
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """The network's weights as they are now, copied."""
@@ -190,6 +217,7 @@ class Trainer:
         batch: int,
         first_step: int,
         rates: NDArray[np.float64],
+        given: engines.Given | None,
         *,
         apply: bool,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -205,15 +233,26 @@ class Trainer:
             raise EngineError(f"{steps} steps need as many learning rates, got the shape {shape}")
         if not 0 <= first_step < 2**62:
             raise EngineError(f"steps are counted from 0, got {first_step}")
+        pictures, labels = self._pictures, self._labels
+        if given is not None:
+            pictures, classes = Pictures(given.images, self._network), self._network.classes
+            labels = labels_of(given.labels, pictures.count, classes, least=-1)
+            if pictures.count != len(order):
+                raise EngineError(
+                    f"pictures stand in for those of an order one by one, got {pictures.count:,} "
+                    f"for {len(order):,}"
+                )
+            order = np.arange(len(order))
         return self._core.train(
-            self._pictures,
-            self._labels,
+            pictures,
+            labels,
             order,
             np.ascontiguousarray(rates, np.float64),
             batch=self._room.grant(min(batch, max(1, len(order)))),
             first_step=first_step,
             seed=self._seed,
             optimizer=optimizer_of(self._network.experiment),
+            loss=loss_of(self._network.experiment),
             apply=apply,
         )
 

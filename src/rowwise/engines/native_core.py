@@ -9,17 +9,16 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterable, Mapping
-from ctypes import byref, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import byref, c_double, c_int32, c_int64, c_uint64, c_void_p
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise import config, core, engines
-from rowwise.cells import CELLS
-from rowwise.config import Experiment
+from rowwise import core, engines
+from rowwise.engines.native_layers import Layers, LayerStruct, LossStruct, OptimizerStruct
 from rowwise.errors import EngineError
-from rowwise.network import READINGS, Join, Network, Node, Output, Parameter, Picture, pixel_order
+from rowwise.network import Network, Parameter
 
 Array = NDArray[Any]
 
@@ -27,57 +26,11 @@ VALUE, GRADIENT = -1, 2  # slots beside the optimiser's own, 0 and 1
 MAX_THREADS = 1024
 FEW = 64  # pictures, or fewer, are read in less time than a thread of their own would take
 
-_CELLS = {kind: number for number, kind in enumerate(CELLS)}
-_ACTIVATIONS = {"linear": 0, "relu": 1, "tanh": 2, "sigmoid": 3}
-_OPTIMIZERS = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 3}
-_CLIPPINGS = {"value": 1, "norm": 2, "global_norm": 3}
-_READING, _BATCH_NORM, _RECURRENT, _DENSE, _DROPOUT, _FLATTEN, _POOL, _JOIN = range(8)
 _DONE, _CANCELLED = 0, 1
 _FAILURES = {
     2: "there is not enough memory; reduce the batch, the units or the number of threads",
     3: "the system gave it no thread; reduce the number of threads",
 }
-
-
-class _Layer(ctypes.Structure):
-    """`rowwise_layer`."""
-
-    _fields_ = (
-        ("kind", c_int32),
-        ("input_count", c_int32),
-        ("inputs", c_void_p),
-        ("order", c_void_p),
-        ("steps", c_int32),
-        ("features", c_int32),
-        ("cell", c_int32),
-        ("units", c_int32),
-        ("activation", c_int32),
-        ("bidirectional", c_int32),
-        ("sequences", c_int32),
-        ("largest", c_int32),
-        ("rate", c_float),
-        ("momentum", c_float),
-        ("epsilon", c_float),
-    )
-
-
-class _Optimizer(ctypes.Structure):
-    """`rowwise_optimizer`."""
-
-    _fields_ = (
-        ("kind", c_int32),
-        ("nesterov", c_int32),
-        ("clip", c_int32),
-        ("reserved", c_int32),
-        ("beta_1", c_double),
-        ("beta_2", c_double),
-        ("epsilon", c_double),
-        ("weight_decay", c_double),
-        ("rho", c_double),
-        ("momentum", c_double),
-        ("clip_limit", c_double),
-        ("label_smoothing", c_double),
-    )
 
 
 class _PicturesStruct(ctypes.Structure):
@@ -131,14 +84,14 @@ def _finite(images: Array) -> NDArray[np.float32]:
     return kept
 
 
-def labels_of(labels: Array, count: int, classes: int) -> NDArray[np.int64]:
-    """Labels int64 [count] in 0 to classes - 1. Raises EngineError where they are not."""
+def labels_of(labels: Array, count: int, classes: int, *, least: int = 0) -> NDArray[np.int64]:
+    """Labels int64 [count] in `least` to classes - 1. Raises EngineError where they are not."""
     labels = whole_numbers(labels, "labels")
     if len(labels) != count:
         raise EngineError(f"{count:,} pictures need as many labels, got {len(labels):,}")
-    if count and not (labels.min() >= 0 and labels.max() < classes):
+    if count and not (labels.min() >= least and labels.max() < classes):
         raise EngineError(
-            f"labels are classes 0 to {classes - 1}, got {labels.min()} to {labels.max()}"
+            f"labels are classes {least} to {classes - 1}, got {labels.min()} to {labels.max()}"
         )
     return labels
 
@@ -151,94 +104,6 @@ def whole_numbers(numbers: Array, what: str) -> NDArray[np.int64]:
             f"{what} are whole numbers [N], got {numbers.dtype} of the shape {list(numbers.shape)}"
         )
     return np.ascontiguousarray(numbers, np.int64)
-
-
-class Layers:
-    """A network's layers as the core takes them.
-
-    With `states_of`, the layers end at that recurrent layer, and it gives every state.
-    """
-
-    def __init__(self, network: Network, *, states_of: str | None = None) -> None:
-        self._kept: list[Array] = []  # arrays that the structures point into
-        self._structs: list[_Layer] = []
-        self._places: dict[str, int] = {}
-        self._network = network
-        self.parameter_count = 0
-        for node in network.nodes:
-            if not isinstance(node.layer, Picture):
-                self._places[node.name] = self._add(node, all_states=node.name == states_of)
-            self.parameter_count += len(node.parameters)
-            if node.name == states_of:
-                break
-        self.count = len(self._structs)
-        self.array = (_Layer * self.count)(*self._structs)
-
-    def _add(self, node: Node, *, all_states: bool) -> int:
-        if isinstance(node.layer, READINGS):
-            return self._read(pixel_order(node.layer, self._network.shape))
-        inputs = [self._input(name) for name in node.inbound]
-        match node.layer:
-            case config.BatchNorm(momentum=momentum, epsilon=epsilon):
-                return self._append(_BATCH_NORM, inputs, momentum=momentum, epsilon=epsilon)
-            case config.Recurrent() as layer:
-                return self._append(
-                    _RECURRENT,
-                    inputs,
-                    cell=_CELLS[layer.kind],
-                    units=layer.units,
-                    activation=_ACTIVATIONS[layer.activation],
-                    bidirectional=layer.bidirectional,
-                    sequences=layer.return_sequences or all_states,
-                )
-            case config.Dense(units=units, activation=activation):
-                kind = _ACTIVATIONS[activation]
-                return self._append(_DENSE, inputs, units=units, activation=kind)
-            case Output():
-                return self._append(_DENSE, inputs, units=self._network.classes)
-            case config.Dropout(rate=rate):
-                return self._append(_DROPOUT, inputs, rate=rate)
-            case config.Flatten():
-                return self._append(_FLATTEN, inputs)
-            case config.Pool(by=by):
-                return self._append(_POOL, inputs, largest=by == "max")
-            case Join():
-                return self._append(_JOIN, inputs)
-        raise TypeError(f"{node.layer!r} is not a layer")
-
-    def _input(self, name: str) -> int:
-        """The place of the layer of that name; the picture itself is read by rows."""
-        if name not in self._places:
-            self._places[name] = self._read(pixel_order(config.Rows(), self._network.shape))
-        return self._places[name]
-
-    def _read(self, order: NDArray[np.int64]) -> int:
-        steps, features = order.shape
-        kept = self._keep(order)
-        return self._append(_READING, [], order=kept, steps=steps, features=features)
-
-    def _append(self, kind: int, inputs: list[int], **fields: Any) -> int:
-        pointer = self._keep(np.array(inputs)) if inputs else None
-        self._structs.append(_Layer(kind, len(inputs), pointer, **fields))
-        return len(self._structs) - 1
-
-    def _keep(self, numbers: Array) -> int:
-        self._kept.append(np.ascontiguousarray(numbers, np.int32))
-        return int(self._kept[-1].ctypes.data)
-
-
-def optimizer_of(experiment: Experiment) -> _Optimizer:
-    """How an experiment moves its weights."""
-    given = experiment.optimizer.model_dump()
-    named = {key for key, _ in _Optimizer._fields_} - {"kind"}
-    clipping = experiment.clipping
-    return _Optimizer(
-        kind=_OPTIMIZERS[experiment.optimizer.kind],
-        clip=_CLIPPINGS[clipping.by] if clipping else 0,
-        clip_limit=clipping.limit if clipping else 0,
-        label_smoothing=experiment.label_smoothing,
-        **{key: value for key, value in given.items() if key in named},
-    )
 
 
 class Core:
@@ -317,7 +182,8 @@ class Core:
         batch: int,
         first_step: int,
         seed: int,
-        optimizer: _Optimizer,
+        optimizer: OptimizerStruct,
+        loss: LossStruct,
         apply: bool,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """For each step the summed loss and the right answers; see `rowwise_train`."""
@@ -334,6 +200,7 @@ class Core:
             seed,
             rates,
             byref(optimizer),
+            byref(loss),
             apply,
             losses,
             right,
@@ -349,28 +216,29 @@ class Core:
         layer: int = 0,
         values: NDArray[np.float32] | None = None,
     ) -> None:
-        """Fill `probabilities` [N, C] and the `values` of a layer; see `rowwise_read`."""
-        arguments = ("rowwise_read", pictures, batch, probabilities, layer, values)
+        """Fill `probabilities` [N, C] or [N, T, C] and a layer's `values`; see `rowwise_read`."""
+        every_step = probabilities is not None and probabilities.ndim == 3
+        arguments = ("rowwise_read", pictures, batch, probabilities, every_step, layer, values)
         if pictures.count <= FEW:
             self._call(*arguments, None)
         else:
             self._interruptible(*arguments)
 
     def evaluate(
-        self, pictures: Pictures, labels: NDArray[np.int64], batch: int, label_smoothing: float
+        self, pictures: Pictures, labels: NDArray[np.int64], batch: int, loss: LossStruct
     ) -> tuple[float, int]:
         """The summed loss and the right answers; see `rowwise_evaluate`."""
-        loss, right = c_double(), c_int64()
+        total, right = c_double(), c_int64()
         self._interruptible(
             "rowwise_evaluate",
             pictures,
             labels,
             batch,
-            label_smoothing,
             byref(loss),
+            byref(total),
             byref(right),
         )
-        return loss.value, right.value
+        return total.value, right.value
 
     def _interruptible(self, name: str, *arguments: Any) -> None:
         """Call on a thread of its own, since a waiting interpreter hears signals and C does not."""
@@ -420,16 +288,16 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "rowwise_get": (c_int32, c_int32, c_void_p),
     "rowwise_train": (
         *(c_void_p, c_void_p, c_void_p, c_int64, c_int32, c_int64, c_uint64),
-        *(c_void_p, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_void_p),
+        *(c_void_p, c_void_p, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_void_p),
     ),
-    "rowwise_read": (c_void_p, c_int32, c_void_p, c_int32, c_void_p, c_void_p),
-    "rowwise_evaluate": (*(c_void_p, c_void_p, c_int32, c_double, c_void_p, c_void_p, c_void_p),),
+    "rowwise_read": (c_void_p, c_int32, c_void_p, c_int32, c_int32, c_void_p, c_void_p),
+    "rowwise_evaluate": (c_void_p, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_void_p),
 }
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """The library with the types of its functions told."""
-    library.rowwise_new.argtypes = (ctypes.POINTER(_Layer), c_int32, c_int32, c_int32)
+    library.rowwise_new.argtypes = (ctypes.POINTER(LayerStruct), c_int32, c_int32, c_int32)
     library.rowwise_new.restype = c_void_p
     library.rowwise_free.argtypes = (c_void_p,)
     library.rowwise_free.restype = None

@@ -40,18 +40,47 @@ def predict(
 
     `threads` is ignored: numpy's own setting holds.
     """
-    done = [
-        softmax(forward(network, weights, images[i : i + batch])[network.nodes[-1].name])
-        for i in range(0, len(images), batch)
-    ]
-    empty = np.empty((0, network.classes))
-    return np.concatenate(done or [empty]).astype(np.float32)
+    return beliefs(network, weights, images, batch=batch)[:, -1]
+
+
+def beliefs(
+    network: Network,
+    weights: Mapping[str, Array],
+    images: Array,
+    *,
+    batch: int = 500,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Probabilities [N, T, C] float32 after each step at which the closing layer stands."""
+    steps = network.steps
+    done = [np.empty((0, steps, network.classes))]
+    for i in range(0, len(images), batch):
+        logits = forward(network, weights, images[i : i + batch])[network.nodes[-1].name]
+        done.append(softmax(logits.reshape(-1, steps, network.classes)))
+    return np.concatenate(done).astype(np.float32)
+
+
+class Reader:
+    """A network with its weights; `threads` is ignored."""
+
+    def __init__(
+        self, network: Network, weights: Mapping[str, Array], *, threads: int | None = None
+    ) -> None:
+        self._network, self._weights = network, weights
+
+    def predict(self, images: Array, *, batch: int = 500) -> NDArray[np.float32]:
+        """Probabilities [N, C] float32 for images [N, rows, columns], uint8 or float in [0, 1]."""
+        return predict(self._network, self._weights, images, batch=batch)
+
+    def beliefs(self, images: Array, *, batch: int = 500) -> NDArray[np.float32]:
+        """Probabilities [N, T, C] float32 after each step at which the closing layer stands."""
+        return beliefs(self._network, self._weights, images, batch=batch)
 
 
 def forward(
     network: Network, weights: Mapping[str, Array], images: Array, *, dtype: type = np.float32
 ) -> dict[str, Array]:
-    """The output of every node by name; the last one's are logits [B, C].
+    """The output of every node by name; the last one's are logits [B, C], or [B, T, C].
 
     images [B, rows, columns]: uint8 is divided by 255, floats are taken as they are. `dtype`
     (float32 or float64) is the precision of everything.
@@ -81,7 +110,8 @@ def _apply(node: Node, inputs: list[Array], weights: Mapping[str, Array]) -> Arr
             return x
         case layer if isinstance(layer, READINGS):
             rows, columns = node.input_shapes[0]
-            return x.reshape(len(x), -1)[:, pixel_order(layer, (rows, columns))]
+            edged = np.pad(x.reshape(len(x), -1), ((0, 0), (0, 1)))  # OUTSIDE is the last: a zero
+            return edged[:, pixel_order(layer, (rows, columns))]
         case config.BatchNorm(epsilon=epsilon):
             scale = mine["gamma"] / np.sqrt(mine["moving_variance"] + x.dtype.type(epsilon))
             return np.asarray((x - mine["moving_mean"]) * scale + mine["beta"])
@@ -94,7 +124,8 @@ def _apply(node: Node, inputs: list[Array], weights: Mapping[str, Array]) -> Arr
         case config.Flatten():
             return x.reshape(len(x), -1)
         case config.Pool(by=by):
-            return np.asarray(x.mean(axis=1) if by == "mean" else x.max(axis=1))
+            pools = [x.mean(axis=1) if one == "mean" else x.max(axis=1) for one in by.split("_")]
+            return np.concatenate(pools, axis=-1)
         case Join():
             return np.concatenate(inputs, axis=-1)
     raise TypeError(f"{node.layer!r} is not a layer")

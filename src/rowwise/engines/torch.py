@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rowwise import config, core, engines
 from rowwise.engines.torch_cells import recur, why_not_native
+from rowwise.engines.torch_optimizers import UPDATES
 from rowwise.errors import EngineError
 from rowwise.network import READINGS, Join, Network, Node, Output, Picture, pixel_order
 
@@ -51,13 +52,25 @@ def predict(
     threads: int | None = None,
 ) -> NDArray[np.float32]:
     """Probabilities [N, C] float32 for images [N, rows, columns], uint8 or float in [0, 1]."""
+    return beliefs(network, weights, images, batch=batch, threads=threads)[:, -1]
+
+
+def beliefs(
+    network: Network,
+    weights: Mapping[str, Array],
+    images: Array,
+    *,
+    batch: int = EVALUATION_BATCH,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Probabilities [N, T, C] float32 after each step at which the closing layer stands."""
     if not len(images):
-        return np.empty((0, network.classes), np.float32)
+        return np.empty((0, network.steps, network.classes), np.float32)
     graph = _Graph(network, weights, dtype=torch.float32, device=_device())
     pixels = _pixels(images, graph)
     with _threads(threads), torch.no_grad():
         done = [
-            torch.softmax(graph.logits(part), 1).float().cpu().numpy()
+            torch.softmax(graph.logits(part), 2).transpose(0, 1).float().cpu().numpy()
             for part in torch.split(pixels, batch)
         ]
     return np.concatenate(done)
@@ -91,7 +104,7 @@ class Trainer:
         self._graph = _Graph(network, state, dtype=floats, device=_device(), path=path)
         self._images = _pixels(images, self._graph)
         self._labels = torch.from_numpy(np.array(labels)).to(self._graph.device)
-        self._update = _OPTIMIZERS[network.experiment.optimizer.kind]
+        self._update = UPDATES[network.experiment.optimizer.kind]
         self._slots = self._graph.slots(network.experiment.optimizer, state)
         self._experiment = network.experiment
         self._dropout = torch.Generator(self._graph.device)
@@ -99,20 +112,32 @@ class Trainer:
         self._thread_count = threads
 
     def run(
-        self, order: NDArray[np.int64], *, batch: int, first_step: int, rates: NDArray[np.float64]
+        self,
+        order: NDArray[np.int64],
+        *,
+        batch: int,
+        first_step: int,
+        rates: NDArray[np.float64],
+        given: engines.Given | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Train on `order`'s pictures in batches, the last one possibly partial.
 
         `first_step` counts optimiser steps since the start of the training (from 0), `rates` has
-        the learning rate of each of these steps. Returns, for each step, the loss summed over its
-        samples and the number of right answers, both taken before the step moves the weights.
+        the learning rate of each of these steps. `given` stand in for the pictures, one for each.
+        Returns, for each step, the loss summed over its samples and the number of right answers,
+        both before the step moves the weights.
         """
         losses: list[Tensor] = []
         right: list[Tensor] = []
         with _threads(self._thread_count):
-            parts = torch.split(torch.from_numpy(order).to(self._graph.device), batch)
-            for i, (part, rate) in enumerate(zip(parts, rates, strict=True)):
-                mean, correct = self._step(part, first_step + i, float(rate))
+            pixels, labels = self._images, self._labels
+            places = torch.from_numpy(order).to(self._graph.device)
+            if given is not None:
+                pixels = _pixels(given.images, self._graph)
+                labels = torch.from_numpy(np.array(given.labels)).to(self._graph.device)
+                places = torch.arange(len(order), device=self._graph.device)
+            for i, (part, rate) in enumerate(zip(torch.split(places, batch), rates, strict=True)):
+                mean, correct = self._step(pixels[part], labels[part], first_step + i, float(rate))
                 losses.append(mean.double() * len(part))
                 right.append(correct)
             # Tensors are read at the end, as a GPU would have to be waited for at each step.
@@ -129,7 +154,7 @@ class Trainer:
             for x, y in zip(torch.split(pixels, batch), torch.split(truth, batch), strict=True):
                 logits = self._graph.logits(x)
                 loss += float(self._loss(logits, y, reduction="sum").double())
-                right += int((logits.argmax(1) == y).sum())
+                right += int((logits[-1].argmax(1) == y).sum())
         return loss, right
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
@@ -150,36 +175,54 @@ class Trainer:
         """The mean loss' gradient of every trainable parameter on these pictures; nothing moves."""
         frozen = {k: v.clone() for k, v in self._graph.moving.items()}
         part = torch.from_numpy(indices).to(self._graph.device)
-        _, _, gradient = self._backward(part, 0)
+        _, _, gradient = self._backward(self._images[part], self._labels[part], 0)
         for key, value in frozen.items():
             self._graph.moving[key].copy_(value)
         return {k: v.cpu().numpy().copy() for k, v in self._graph.views(gradient).items()}
 
-    def _step(self, part: Tensor, step: int, rate: float) -> tuple[Tensor, Tensor]:
-        loss, correct, gradient = self._backward(part, step)
+    def _step(
+        self, pixels: Tensor, labels: Tensor, step: int, rate: float
+    ) -> tuple[Tensor, Tensor]:
+        loss, correct, gradient = self._backward(pixels, labels, step)
         with torch.no_grad():
             self._clip(gradient)
             optimizer = self._experiment.optimizer
             self._update(optimizer, self._graph.flat, gradient, self._slots, step + 1, rate)
         return loss, correct
 
-    def _backward(self, part: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _backward(self, pixels: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, number of right answers, and the flat gradient for one batch."""
         # A generator that starts anew at each step makes a resumed run draw the same masks. On the
         # CPU it hears the low 32 bits of its seed alone, so seed and step are mixed into them.
         mixed = np.random.SeedSequence([self._seed, step]).generate_state(1, np.uint64)
         self._dropout.manual_seed(int(mixed[0]))
-        labels = self._labels[part]
-        logits = self._graph.logits(self._images[part], dropout=self._dropout)
+        logits = self._graph.logits(pixels, dropout=self._dropout)
         loss = self._loss(logits, labels)
         gradient = self._graph.gradient(loss)
-        correct = (logits.detach().argmax(1) == labels).sum()
+        correct = (logits[-1].detach().argmax(1) == labels).sum()
         return loss.detach(), correct, gradient
 
     def _loss(self, logits: Tensor, labels: Tensor, *, reduction: str = "mean") -> Tensor:
-        """Cross-entropy against the targets (1 - s)·onehot + s/C, with s the label smoothing."""
-        smoothing = self._experiment.label_smoothing
-        return F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=smoothing)
+        """Cross-entropy against the targets (1 - s)·onehot + s/C, with s the label smoothing.
+
+        Of logits [T, B, C] it is a·(mean over steps) + (1 - a)·(the last one's). Where a label is
+        -1, the target is 1/C for each class.
+        """
+        truth = labels
+        if (labels < 0).any():
+            classes = logits.shape[-1]
+            truth = F.one_hot(labels.clamp(min=0), classes).to(logits.dtype)
+            truth[labels < 0] = 1 / classes
+
+        def one(step: Tensor) -> Tensor:
+            smoothing = self._experiment.label_smoothing
+            return F.cross_entropy(step, truth, reduction=reduction, label_smoothing=smoothing)
+
+        share = self._experiment.target_replication
+        last = one(logits[-1])
+        if not share:
+            return last
+        return share * torch.stack([one(step) for step in logits]).mean() + (1 - share) * last
 
     def _clip(self, gradient: Tensor) -> None:
         clipping = self._experiment.clipping
@@ -260,7 +303,10 @@ class _Graph:
         return flat
 
     def logits(self, images: Tensor, *, dropout: torch.Generator | None = None) -> Tensor:
-        """Logits [B, C] for flat images [B, rows x columns]; with `dropout` given, in training."""
+        """Logits [T, B, C] at the T steps of the closing layer, of flat images [B, pixels].
+
+        With `dropout` given, in training.
+        """
         pixels = images.to(self.dtype)
         if images.dtype == torch.uint8:
             pixels = pixels / 255
@@ -268,7 +314,8 @@ class _Graph:
         for node in self._nodes:
             inputs = [outputs[inbound] for inbound in node.inbound]
             outputs[node.name] = self._apply(node, inputs, pixels, dropout)
-        return outputs[self._nodes[-1].name]
+        logits = outputs[self._nodes[-1].name]
+        return logits if logits.dim() == 3 else logits[None]
 
     def _apply(
         self, node: Node, inputs: list[Tensor], pixels: Tensor, dropout: torch.Generator | None
@@ -280,7 +327,8 @@ class _Graph:
                 return pixels.view(-1, rows, columns).transpose(0, 1).contiguous()
             case layer if isinstance(layer, READINGS):
                 order = self._orders[node.name]
-                taken = pixels.t().index_select(0, order.reshape(-1))
+                edged = F.pad(pixels.t(), (0, 0, 0, 1))  # OUTSIDE is the last: a zero
+                taken = edged.index_select(0, order.reshape(-1) % len(edged))
                 return taken.view(*order.shape, -1).transpose(1, 2).contiguous()
             case config.BatchNorm() as layer:
                 return _batch_norm(layer, inputs[0], mine, training=dropout is not None)
@@ -296,7 +344,9 @@ class _Graph:
                 x = inputs[0]
                 return x.transpose(0, 1).flatten(1) if x.dim() == 3 else x
             case config.Pool(by=by):
-                return inputs[0].mean(0) if by == "mean" else inputs[0].amax(0)
+                x = inputs[0]
+                pools = [x.mean(0) if one == "mean" else x.amax(0) for one in by.split("_")]
+                return torch.cat(pools, dim=-1)
             case Join():
                 return torch.cat(inputs, dim=-1)
         raise TypeError(f"{node.layer!r} is not a layer")
@@ -362,51 +412,6 @@ def _recurrent(
         return one_way()
     return torch.cat([one_way("forward."), one_way("backward.")], dim=-1)
 
-
-# --- optimisers, in Keras' form ---------------------------------------------------------------
-
-Slots = dict[str, Tensor]
-
-
-def _adam(o: Any, p: Tensor, g: Tensor, slots: Slots, step: int, rate: float) -> None:
-    """p -= lr √(1-β2ᵗ)/(1-β1ᵗ) · m / (√v + ε): Keras adds ε before the correction is folded in."""
-    m, v = slots["momentum"], slots["velocity"]
-    m.lerp_(g, 1 - o.beta_1)
-    v.mul_(o.beta_2).addcmul_(g, g, value=1 - o.beta_2)
-    alpha = rate * (1 - o.beta_2**step) ** 0.5 / (1 - o.beta_1**step)
-    p.addcdiv_(m, v.sqrt().add_(o.epsilon), value=-alpha)
-
-
-def _adamw(o: Any, p: Tensor, g: Tensor, slots: Slots, step: int, rate: float) -> None:
-    """p -= lr λ p, of every parameter, then Adam."""
-    p.mul_(1 - rate * o.weight_decay)
-    _adam(o, p, g, slots, step, rate)
-
-
-def _rmsprop(o: Any, p: Tensor, g: Tensor, slots: Slots, step: int, rate: float) -> None:
-    """v = ρ v + (1-ρ) g²; u = g / √(v + ε); p -= lr u, or through momentum b = μ b + lr u."""
-    v = slots["velocity"].mul_(o.rho).addcmul_(g, g, value=1 - o.rho)
-    root = v.add(o.epsilon).sqrt_()
-    if not o.momentum:
-        p.addcdiv_(g, root, value=-rate)
-        return
-    b = slots["momentum"].mul_(o.momentum).addcdiv_(g, root, value=rate)
-    p.sub_(b)
-
-
-def _sgd(o: Any, p: Tensor, g: Tensor, slots: Slots, step: int, rate: float) -> None:
-    """b = μ b - lr g; p += b, or with Nesterov p += μ b - lr g."""
-    if not o.momentum:
-        p.sub_(g, alpha=rate)
-        return
-    b = slots["momentum"].mul_(o.momentum).sub_(g, alpha=rate)
-    if o.nesterov:
-        p.add_(b, alpha=o.momentum).sub_(g, alpha=rate)
-    else:
-        p.add_(b)
-
-
-_OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "rmsprop": _rmsprop, "sgd": _sgd}
 
 # --- tensors and threads ----------------------------------------------------------------------
 

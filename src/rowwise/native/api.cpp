@@ -41,24 +41,26 @@ int32_t rowwise_get(rowwise_network *network, int32_t index, int32_t slot, float
 
 int32_t rowwise_train(rowwise_network *network, const rowwise_pictures *pictures, const int64_t *labels,
                       const int64_t *order, int64_t count, int32_t batch, int64_t first_step, uint64_t seed,
-                      const double *rates, const rowwise_optimizer *optimizer, int32_t apply, double *losses,
-                      int64_t *right, int64_t *steps_done, const volatile int32_t *cancel) {
+                      const double *rates, const rowwise_optimizer *optimizer, const rowwise_loss *loss, int32_t apply,
+                      double *losses, int64_t *right, int64_t *steps_done, const volatile int32_t *cancel) {
   Network::Training training{of(pictures), labels, order, count, batch, first_step, seed, rates,
-                             *optimizer, apply != 0, losses, right, 0, cancel};
+                             *optimizer, *loss, apply != 0, losses, right, 0, cancel};
   const int32_t code = outcome_of([&] { return network->network.train(training); });
   *steps_done = training.done;
   return code;
 }
 
 int32_t rowwise_read(rowwise_network *network, const rowwise_pictures *pictures, int32_t batch, float *probabilities,
-                     int32_t layer, float *values, const volatile int32_t *cancel) {
+                     int32_t every_step, int32_t layer, float *values, const volatile int32_t *cancel) {
   const Model &model = network->network.model();
   return outcome_of([&] {
     return network->network.read(of(pictures), pictures->count, batch, cancel, [&](Pass &pass, int64_t first) {
       const Layout &end = model.nodes.back()->layout, &wanted = model.nodes[layer]->layout;
+      const int from = every_step ? 0 : end.steps - 1, told = end.steps - from;
       for (int m = 0; m < pass.rows; m++) {
-        if (probabilities)
-          softmax(end, pass.spaces.back()->value.data, pass.rows, m, probabilities + (first + m) * end.features());
+        for (int t = from; probabilities && t < end.steps; t++)
+          softmax(end, pass.spaces.back()->value.at(t), pass.rows, m,
+                  probabilities + ((first + m) * told + t - from) * end.features());
         if (values)
           copy_row(wanted, pass.spaces[layer]->value, pass.rows, m,
                    values + (first + m) * (int64_t)wanted.steps * wanted.features());
@@ -68,7 +70,7 @@ int32_t rowwise_read(rowwise_network *network, const rowwise_pictures *pictures,
 }
 
 int32_t rowwise_evaluate(rowwise_network *network, const rowwise_pictures *pictures, const int64_t *labels,
-                         int32_t batch, double label_smoothing, double *loss, int64_t *right,
+                         int32_t batch, const rowwise_loss *loss, double *sum, int64_t *right,
                          const volatile int32_t *cancel) {
   // Each batch's sums apart, so that the total does not depend on which thread read which batch.
   const Layout &end = network->network.model().nodes.back()->layout;
@@ -79,15 +81,15 @@ int32_t rowwise_evaluate(rowwise_network *network, const rowwise_pictures *pictu
     const bool whole = network->network.read(
         of(pictures), pictures->count, batch, cancel, [&](Pass &pass, int64_t first) {
           for (int m = 0; m < pass.rows; m++) {
-            const auto [one, hit] = cross_entropy(end, pass.spaces.back()->value.data, pass.rows, m,
-                                                  (int)labels[first + m], label_smoothing, 0, nullptr);
+            const auto [one, hit] =
+                loss_of(*loss, end, pass.spaces.back()->value, pass.rows, m, (int)labels[first + m]);
             losses[first / batch] += one;
             hits[first / batch] += hit;
           }
         });
-    *loss = 0;
+    *sum = 0;
     *right = 0;
-    for (int64_t i = 0; i < batches; i++) *loss += losses[i], *right += hits[i];
+    for (int64_t i = 0; i < batches; i++) *sum += losses[i], *right += hits[i];
     return whole;
   });
 }

@@ -24,6 +24,7 @@ enum {
   ROWWISE_JOIN = 7
 };
 enum { ROWWISE_LINEAR = 0, ROWWISE_RELU = 1, ROWWISE_TANH = 2, ROWWISE_SIGMOID = 3 };
+enum { ROWWISE_MEAN = 0, ROWWISE_MAX = 1, ROWWISE_MEAN_MAX = 2 };
 enum { ROWWISE_SGD = 0, ROWWISE_RMSPROP = 1, ROWWISE_ADAM = 2, ROWWISE_ADAMW = 3 };
 enum { ROWWISE_CLIP_NOT = 0, ROWWISE_CLIP_VALUE = 1, ROWWISE_CLIP_NORM = 2, ROWWISE_CLIP_GLOBAL = 3 };
 
@@ -33,7 +34,7 @@ typedef struct {
   int32_t kind;
   int32_t input_count;
   const int32_t *inputs;  // indices of earlier layers
-  const int32_t *order;   // reading: [steps * features], the pixel at each step and place
+  const int32_t *order;   // reading: [steps * features], the pixel at each step and place; -1: a zero
   int32_t steps;          // reading
   int32_t features;       // reading: pixels a step
   int32_t cell;           // recurrent: 0 simple RNN, 1 LSTM, 2 GRU
@@ -41,7 +42,7 @@ typedef struct {
   int32_t activation;     // recurrent, dense
   int32_t bidirectional;  // recurrent
   int32_t sequences;      // recurrent: give every state, not the last alone
-  int32_t largest;        // pool: maximum, else mean
+  int32_t pool;           // pool: one of the above
   float rate;             // dropout
   float momentum;         // batch norm
   float epsilon;          // batch norm
@@ -55,8 +56,14 @@ typedef struct {
   int32_t reserved;
   double beta_1, beta_2, epsilon, weight_decay, rho, momentum;
   double clip_limit;
-  double label_smoothing;
 } rowwise_optimizer;
+
+// What is minimised. A step's loss is the cross-entropy against (1 - s) onehot + s / C (Szegedy et al.
+// 2016), a picture's a (mean of its steps' losses) + (1 - a) (the last step's) (Lipton et al. 2016).
+typedef struct {
+  double label_smoothing;     // s
+  double target_replication;  // a
+} rowwise_loss;
 
 // Pictures [count][pixels]: uint8 (255 is full ink) where `bytes`, else float32.
 typedef struct {
@@ -82,27 +89,28 @@ ROWWISE_EXPORT int32_t rowwise_set(rowwise_network *network, int32_t index, int3
 ROWWISE_EXPORT int32_t rowwise_get(rowwise_network *network, int32_t index, int32_t slot, float *to);
 
 // Trains on pictures order[0 .. count - 1] in batches of `batch`, the last one possibly partial.
-// labels: [pictures->count], 0 <= label < classes. rates: one a step. losses, right: out, one a
+// labels: [pictures->count], 0 <= label < classes, or -1: the target is 1 / classes for each. rates: one a step. losses, right: out, one a
 // step, summed over the batch. `first_step` counts from 0. Where *cancel becomes other than 0, the
 // step under way is dropped whole and ROWWISE_CANCELLED is returned; *steps_done then says how many
 // steps have moved the weights. Where `apply` is 0, gradients are computed and nothing moves.
 ROWWISE_EXPORT int32_t rowwise_train(rowwise_network *network, const rowwise_pictures *pictures,
                                      const int64_t *labels, const int64_t *order, int64_t count,
                                      int32_t batch, int64_t first_step, uint64_t seed,
-                                     const double *rates, const rowwise_optimizer *optimizer, int32_t apply,
+                                     const double *rates, const rowwise_optimizer *optimizer,
+                                     const rowwise_loss *loss, int32_t apply,
                                      double *losses, int64_t *right, int64_t *steps_done,
                                      const volatile int32_t *cancel);
 
-// Runs pictures through the network, `batch` at a time. probabilities: out [count][classes], or
-// null. values: out, or null: layer `layer`'s value [count][steps][features].
+// Runs pictures through the network, `batch` at a time. probabilities: out, or null: [count][classes]
+// after the last step, or where `every_step` [count][steps][classes]. values: out, or null: layer `layer`'s value [count][steps][features].
 ROWWISE_EXPORT int32_t rowwise_read(rowwise_network *network, const rowwise_pictures *pictures,
-                                    int32_t batch, float *probabilities, int32_t layer, float *values,
-                                    const volatile int32_t *cancel);
+                                    int32_t batch, float *probabilities, int32_t every_step, int32_t layer,
+                                    float *values, const volatile int32_t *cancel);
 
 // The loss summed over the pictures, and the right answers, without dropout.
 ROWWISE_EXPORT int32_t rowwise_evaluate(rowwise_network *network, const rowwise_pictures *pictures,
-                                        const int64_t *labels, int32_t batch, double label_smoothing,
-                                        double *loss, int64_t *right, const volatile int32_t *cancel);
+                                        const int64_t *labels, int32_t batch, const rowwise_loss *loss,
+                                        double *sum, int64_t *right, const volatile int32_t *cancel);
 
 // --- one direction of a recurrent layer, for a caller who keeps the network himself --------------
 

@@ -39,7 +39,8 @@ void Reading::take(const Pixel *picture, int row, int rows, Sequence to) const {
       if (in_order_)
         std::memcpy(pixels, picture + t * features + i, count * sizeof(Pixel));
       else
-        for (int j = 0; j < count; j++) pixels[j] = picture[order[i + j]];
+        for (int j = 0; j < count; j++)
+          if (order[i + j] >= 0) pixels[j] = picture[order[i + j]];
       for (int j = 0; j < PANEL; j++) line[j] = (float)pixels[j] / unit;
     }
 }
@@ -197,10 +198,12 @@ void Flatten::forward(Pass &pass) const {
   mine.gradient = {before.gradient.data, step};
 }
 
-Pool::Pool(const Node &input, bool largest) : largest_(largest) {
+Pool::Pool(const Node &input, int pool) : mean_(pool != ROWWISE_MAX), largest_(pool != ROWWISE_MEAN) {
   inputs = {&input};
-  layout = input.layout;
-  layout.steps = 1;
+  const Layout &from = input.layout;
+  for (int part = 0; part < mean_ + largest_; part++)
+    for (int place : from.place) layout.place.push_back(part * from.panels * PANEL + place);
+  layout.panels = (mean_ + largest_) * from.panels;
   wants_gradient = input.wants_gradient;
 }
 
@@ -209,16 +212,17 @@ void Pool::forward(Pass &pass) const {
   const Sequence x = pass.spaces[inputs[0]->index]->value;
   const int steps = inputs[0]->layout.steps;
   const float share = 1.0f / (float)steps;
-  for (std::ptrdiff_t k = 0; k < layout.step_size(pass.rows); k += LANES) {
-    Vec y = load(x.at(0) + k);
+  const std::ptrdiff_t size = inputs[0]->layout.step_size(pass.rows);
+  float *mean = space.value.data, *largest = space.value.data + (mean_ ? size : 0);
+  for (std::ptrdiff_t k = 0; k < size; k += LANES) {
+    Vec total = load(x.at(0) + k), most = total;
     for (int t = 1; t < steps; t++) {
       const Vec next = load(x.at(t) + k);
-      if (largest_)
-        y = ((next > y) | (next != next)) ? next : y;  // a NaN goes on
-      else
-        y += next;
+      total += next;
+      most = ((next > most) | (next != next)) ? next : most;  // a NaN goes on
     }
-    store(space.value.data + k, largest_ ? y : y * share);
+    if (mean_) store(mean + k, total * share);
+    if (largest_) store(largest + k, most);
   }
 }
 
@@ -227,14 +231,20 @@ void Pool::backward(Pass &pass) const {
   const Space &mine = pass.at(*this), &before = *pass.spaces[inputs[0]->index];
   const int steps = inputs[0]->layout.steps;
   const float share = 1.0f / (float)steps;
-  for (std::ptrdiff_t k = 0; k < layout.step_size(pass.rows); k += LANES) {
-    const Vec d = load(mine.gradient.data + k), y = load(mine.value.data + k);
-    Vec count = {};
-    if (largest_)
-      for (int t = 0; t < steps; t++) count += load(before.value.at(t) + k) == y ? splat(1) : splat(0);
+  const std::ptrdiff_t size = inputs[0]->layout.step_size(pass.rows), apart = mean_ ? size : 0;
+  for (std::ptrdiff_t k = 0; k < size; k += LANES) {
+    const Vec d_mean = mean_ ? load(mine.gradient.data + k) * share : Vec{};
+    Vec most = {}, d_most = {};
+    if (largest_) {
+      most = load(mine.value.data + apart + k);
+      Vec count = {};
+      for (int t = 0; t < steps; t++) count += load(before.value.at(t) + k) == most ? splat(1) : splat(0);
+      d_most = load(mine.gradient.data + apart + k) / count;
+    }
     for (int t = 0; t < steps; t++) {
-      const Vec mean = d * share;
-      store(before.gradient.at(t) + k, largest_ ? (load(before.value.at(t) + k) == y ? d / count : splat(0)) : mean);
+      Vec d = d_mean;
+      if (largest_) d += load(before.value.at(t) + k) == most ? d_most : splat(0);
+      store(before.gradient.at(t) + k, d);
     }
   }
 }

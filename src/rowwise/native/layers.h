@@ -59,16 +59,17 @@ class Flatten final : public Node {
   void forward(Pass &pass) const override;
 };
 
-// A sequence as its mean or its largest value over time; equal largest values share the gradient.
+// A sequence as its mean, its largest value over time, or both side by side, mean first; equal largest
+// values share the gradient.
 class Pool final : public Node {
  public:
-  Pool(const Node &input, bool largest);
+  Pool(const Node &input, int pool);
   std::unique_ptr<Space> space(int rows, Mode mode) const override { return own_space(rows, mode); }
   void forward(Pass &pass) const override;
   void backward(Pass &pass) const override;
 
  private:
-  bool largest_;
+  bool mean_, largest_;
 };
 
 // Several vectors side by side, each from the first lane of a panel on.

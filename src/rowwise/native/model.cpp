@@ -35,7 +35,7 @@ std::unique_ptr<Node> Model::make_node(const rowwise_layer &layer) {
     case ROWWISE_DENSE: return std::make_unique<Dense>(store, *inputs[0], layer.units, layer.activation);
     case ROWWISE_DROPOUT: return std::make_unique<Dropout>(*inputs[0], layer.rate);
     case ROWWISE_FLATTEN: return std::make_unique<Flatten>(*inputs[0]);
-    case ROWWISE_POOL: return std::make_unique<Pool>(*inputs[0], layer.largest);
+    case ROWWISE_POOL: return std::make_unique<Pool>(*inputs[0], layer.pool);
     default: return std::make_unique<Join>(std::move(inputs));
   }
 }

@@ -66,19 +66,30 @@ void softmax(const Layout &layout, const float *logits, int rows, int row, float
     probabilities[c] = (float)std::exp(element(logits, rows, row, c) - log_sum);
 }
 
-std::pair<double, bool> cross_entropy(const Layout &layout, const float *logits, int rows, int row, int label,
-                                      double smoothing, float scale, float *gradient) {
+std::pair<double, bool> loss_of(const rowwise_loss &loss, const Layout &layout, Sequence logits, int rows, int row,
+                                int label, float scale, Sequence gradient) {
   const int classes = layout.features();
-  const auto [top, log_sum] = top_and_log_sum(layout, logits, rows, row);
-  double loss = (1 - smoothing) * (log_sum - element(logits, rows, row, label));
-  if (smoothing > 0)
-    for (int c = 0; c < classes; c++) loss += smoothing / classes * (log_sum - element(logits, rows, row, c));
-  if (gradient)
+  const double s = label < 0 ? 1 : loss.label_smoothing;
+  double total = 0;
+  bool right = false;
+  for (int t = 0; t < layout.steps; t++) {
+    const bool last = t == layout.steps - 1;
+    const double weight = loss.target_replication / layout.steps + (last ? 1 - loss.target_replication : 0);
+    const float *z = logits.at(t);
+    const auto [top, log_sum] = top_and_log_sum(layout, z, rows, row);
+    double one = label < 0 ? 0 : (1 - s) * (log_sum - element(z, rows, row, label));
+    if (s > 0)
+      for (int c = 0; c < classes; c++) one += s / classes * (log_sum - element(z, rows, row, c));
+    total += weight * one;
+    right = top == label;
+    if (!gradient.data) continue;
+    const float factor = (float)(scale * weight);
     for (int c = 0; c < classes; c++) {
-      const double target = smoothing / classes + (c == label ? 1 - smoothing : 0);
-      element(gradient, rows, row, c) = (float)(std::exp(element(logits, rows, row, c) - log_sum) - target) * scale;
+      const double target = s / classes + (c == label ? 1 - s : 0);
+      element(gradient.at(t), rows, row, c) = (float)(std::exp(element(z, rows, row, c) - log_sum) - target) * factor;
     }
-  return {loss, top == label};
+  }
+  return {total, right};
 }
 
 // --- training ---------------------------------------------------------------------------------
@@ -143,8 +154,8 @@ bool Network::step(Training &training, std::int64_t index, int w, Barrier &barri
   std::memset(out.gradient.data, 0, end.layout.size(pass.rows) * sizeof(float));
   for (int m = 0; m < pass.pictures; m++) {
     const int label = (int)training.labels[pass.picture(m)];
-    const auto [loss, right] = cross_entropy(end.layout, out.value.data, pass.rows, m, label,
-                                             training.optimizer.label_smoothing, 1.0f / size, out.gradient.data);
+    const auto [loss, right] =
+        loss_of(training.loss, end.layout, out.value, pass.rows, m, label, 1.0f / size, out.gradient);
     mine.loss += loss;
     mine.right += right;
   }

@@ -22,6 +22,7 @@ class Network {
     std::uint64_t seed;
     const double *rates;
     rowwise_optimizer optimizer;
+    rowwise_loss loss;
     bool apply;
     double *losses;
     std::int64_t *right;
@@ -60,12 +61,12 @@ class Network {
   bool fresh_[2] = {false, false};  // by mode: what is derived from the parameters is up to date
 };
 
-// Softmax over the classes of one row of logits; probabilities [classes].
+// Softmax over the classes of one row of a step's logits; probabilities [classes].
 void softmax(const Layout &layout, const float *logits, int rows, int row, float *probabilities);
 
-// Cross-entropy of one row against (1 - s) onehot + s / C (Szegedy et al. 2016), and whether the
-// largest logit is the label's. Where `gradient` is not null, its row becomes the gradient times `scale`.
-std::pair<double, bool> cross_entropy(const Layout &layout, const float *logits, int rows, int row, int label,
-                                      double smoothing, float scale, float *gradient);
+// A picture's loss, and whether the last step's largest logit is its label's. `row` of logits is the
+// picture's. Where `gradient` has memory, its row there becomes the loss' gradient times `scale`.
+std::pair<double, bool> loss_of(const rowwise_loss &loss, const Layout &layout, Sequence logits, int rows, int row,
+                                int label, float scale = 0, Sequence gradient = {});
 
 }  // namespace rowwise

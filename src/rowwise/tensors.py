@@ -1,0 +1,41 @@
+"""Files of named tensors (safetensors) with metadata: read with care, written whole, never code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from rowwise.errors import RunError
+from rowwise.files import write_bytes
+
+Array = NDArray[Any]
+
+MAX_BYTES = 8_000_000_000
+
+
+def read(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """The tensors and the metadata of a file whose metadata call its format `kind`.
+
+    Raises RunError where it cannot be read, is damaged, huge, or of another format.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RunError(f"{path} is damaged: it has over {MAX_BYTES:,} bytes")
+        with safetensors.safe_open(path, framework="numpy") as file:
+            told = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    if told.get("format") != kind:
+        raise RunError(f"{path} must be of the format {kind}, got {told.get('format')!r}")
+    return tensors, told
+
+
+def write(path: Path, kind: str, tensors: Mapping[str, Array], told: Mapping[str, str]) -> None:
+    """Write tensors with metadata; `kind` becomes their format. Raises RunError."""
+    write_bytes(path, safetensors.numpy.save(dict(tensors), {"format": kind, **told}))

@@ -1,0 +1,232 @@
+"""Distortions: seeded, independent of threads, each doing what its key says and no more."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rowwise import augment
+from rowwise.augment import BLOCK, distort
+from rowwise.recipe import Augmentation
+
+ALL = Augmentation(
+    rotation_deg=15.0,
+    shear=0.2,
+    scale=0.15,
+    shift_px=2.0,
+    elastic_px=1.0,
+    stroke=0.7,
+    outline_share=0.2,
+    line_share=0.2,
+    erase_share=0.3,
+    blur_share=0.3,
+    contrast_share=0.3,
+    noise_share=0.3,
+)
+KEYS = [key for key in Augmentation.model_fields if key != "elastic_spacing_px"]
+
+
+def bars(count: int = 8, shape: tuple[int, int] = (28, 28)) -> np.ndarray:
+    """An upright bar, 4 px wide, in the middle of each picture."""
+    images = np.zeros((count, *shape), np.uint8)
+    images[:, 6:-6, shape[1] // 2 - 2 : shape[1] // 2 + 2] = 255
+    return images
+
+
+def digits(count: int, shape: tuple[int, int] = (28, 28), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def only(key: str) -> Augmentation:
+    return Augmentation(**{key: getattr(ALL, key)})
+
+
+def centres(images: np.ndarray) -> np.ndarray:
+    """Row and column of each picture's centre of mass, [B, 2]."""
+    ink = images.astype(float)
+    total = ink.sum((1, 2))
+    rows, columns = (np.arange(n) for n in images.shape[1:])
+    return np.stack([ink.sum(2) @ rows / total, ink.sum(1) @ columns / total], axis=1)
+
+
+# --- seeds -------------------------------------------------------------------------------------
+
+
+def test_seed_and_step_decide_and_nothing_else():
+    images = digits(3 * BLOCK + 5)
+    before = images.copy()
+    one = distort(images, ALL, seed=1, step=7)
+    with ThreadPoolExecutor(3) as pool:
+        np.testing.assert_array_equal(distort(images, ALL, seed=1, step=7, each=pool.map), one)
+    np.testing.assert_array_equal(images, before)
+    for other in (distort(images, ALL, seed=2, step=7), distort(images, ALL, seed=1, step=8)):
+        assert (other != one).any((1, 2)).mean() > 0.99
+
+
+def test_every_picture_draws_for_itself():
+    """Also across blocks, where another stream begins."""
+    same = np.repeat(digits(1), 2 * BLOCK, axis=0)
+    drawn = distort(same, ALL, seed=0, step=0)
+    assert len({image.tobytes() for image in drawn}) > 2 * BLOCK - 3
+
+
+def test_a_stream_is_not_that_of_the_initial_weights():
+    """Both are made of the seed and a small number."""
+    mine = np.random.PCG64([augment.STREAM, 0, 1, 0]).random_raw(4)
+    theirs = np.random.PCG64([0, 1]).random_raw(4)
+    assert not (mine == theirs).any()
+
+
+@given(
+    st.integers(0, 70),
+    st.tuples(st.integers(1, 33), st.integers(1, 33)),
+    st.sets(st.sampled_from(KEYS)),
+)
+def test_any_pictures_stay_pictures(count, shape, keys):
+    how = Augmentation(**{key: getattr(ALL, key) for key in keys})
+    drawn = distort(digits(count, shape), how, seed=3, step=0)
+    assert drawn.shape == (count, *shape)
+    assert drawn.dtype == np.uint8
+
+
+def test_nothing_asked_for_changes_nothing():
+    images = digits(70)
+    np.testing.assert_array_equal(distort(images, Augmentation(), seed=1, step=1), images)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_key_changes_pictures(key):
+    images = bars(200)
+    images[:, ::3] |= 100  # ink wherever a rectangle may fall
+    changed = (distort(images, only(key), seed=0, step=0) != images).any((1, 2)).mean()
+    if key.endswith("_share"):
+        assert changed == pytest.approx(getattr(ALL, key), abs=0.1)
+    else:
+        assert changed > 0.9
+
+
+# --- what moves ink ---------------------------------------------------------------------------
+
+
+def test_a_shift_moves_the_centre_by_up_to_its_limit_and_keeps_the_ink():
+    images = bars(300)
+    drawn = distort(images, Augmentation(shift_px=2.0), seed=0, step=0)
+    moved = centres(drawn) - centres(images)
+    assert np.abs(moved).max() == pytest.approx(2.0, abs=0.1)
+    assert np.abs(moved.mean(0)).max() < 0.25
+    assert moved.std(0) == pytest.approx([2 / np.sqrt(3)] * 2, rel=0.15)
+    np.testing.assert_allclose(
+        drawn.sum((1, 2), dtype=int), images.sum((1, 2), dtype=int), rtol=0.01
+    )
+
+
+def test_a_rotation_turns_by_up_to_its_limit_about_the_middle():
+    images = bars(300)
+    drawn = distort(images, Augmentation(rotation_deg=30.0), seed=0, step=0).astype(float)
+    rows, columns = np.arange(28) - 13.5, np.arange(28) - 13.5
+    # The bar's principal axis, from its second moments.
+    yy = (drawn.sum(2) * rows**2).sum(1)
+    xx = (drawn.sum(1) * columns**2).sum(1)
+    xy = np.einsum("brc,r,c->b", drawn, rows, columns)
+    angles = np.rad2deg(0.5 * np.arctan2(2 * xy, yy - xx))
+    assert np.abs(angles).max() == pytest.approx(30, abs=1.5)
+    assert angles.std() == pytest.approx(30 / np.sqrt(3), rel=0.15)
+    np.testing.assert_allclose(centres(drawn), 13.5, atol=0.15)
+
+
+def test_a_scale_changes_the_area_by_up_to_the_square_of_its_limit():
+    images = bars(300)
+    drawn = distort(images, Augmentation(scale=0.2), seed=0, step=0)
+    area = drawn.sum((1, 2), dtype=float) / images.sum((1, 2), dtype=float)
+    assert 0.6 < area.min() < 0.72
+    assert 1.35 < area.max() < 1.5
+    np.testing.assert_allclose(centres(drawn), 13.5, atol=0.15)
+
+
+def test_elastic_displacements_are_smooth_and_of_the_size_asked_for():
+    rng = np.random.default_rng(0)
+    fields = augment._smooth_fields(500, (28, 28), 8.0, rng)
+    assert fields.shape == (2, 500, 28, 28)
+    assert fields.std() == pytest.approx(0.87, abs=0.05)  # 1 at the knots, less between them
+    assert np.abs(np.diff(fields, axis=2)).mean() < 0.2
+    assert np.abs(np.diff(fields, axis=3)).mean() < 0.2
+    far = np.corrcoef(fields[0, :, 14, 2], fields[0, :, 14, 26])[0, 1]
+    assert abs(far) < 0.15
+    assert abs(np.corrcoef(fields[0].ravel(), fields[1].ravel())[0, 1]) < 0.05
+
+
+def test_ink_that_leaves_a_picture_enters_no_other():
+    """Pictures lie in one stack while they are moved."""
+    images = np.zeros((60, 10, 12), np.uint8)
+    images[::2] = 255
+    how = Augmentation(shift_px=9.0, rotation_deg=90.0, scale=0.5, elastic_px=4.0, stroke=1.0)
+    drawn = distort(images, how, seed=1, step=1)
+    assert not drawn[1::2].any()
+    blurred = distort(images, Augmentation(blur_share=1.0, outline_share=1.0), seed=1, step=1)
+    assert not blurred[1::2].any()
+
+
+# --- strokes and grey levels ------------------------------------------------------------------
+
+
+def test_strokes_grow_and_shrink_by_two_pixels_at_most():
+    amounts = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    drawn = augment.thicken(bars(5), amounts)
+    across = drawn[:, 14].sum(1, dtype=float) / 255
+    np.testing.assert_allclose(across, 4 + 2 * amounts, atol=0.02)
+
+
+def test_an_outline_is_hollow():
+    drawn = augment.outline(bars(1), np.random.default_rng(0))[0]
+    assert drawn[14, 11:17].tolist() == [255, 255, 0, 0, 255, 255]
+
+
+def test_a_line_adds_ink_across_the_picture():
+    drawn = augment.draw_line(np.zeros((200, 28, 28), np.uint8), np.random.default_rng(0))
+    assert (drawn > 0).any((1, 2)).all()
+    assert ((drawn > 0).sum((1, 2)) < 28 * 5).all()
+    assert (np.maximum((drawn > 0).any(1).sum(1), (drawn > 0).any(2).sum(1)) >= 15).all()
+
+
+def test_erasing_takes_one_rectangle_away():
+    full = np.full((300, 30, 24), 255, np.uint8)
+    drawn = augment.erase(full, np.random.default_rng(0))
+    rows, columns = (drawn == 0).any(2).sum(1), (drawn == 0).any(1).sum(1)
+    np.testing.assert_array_equal((drawn == 0).sum((1, 2)), rows * columns)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (1, 10, 1, 8)
+
+
+def test_a_blur_spreads_ink_and_keeps_it():
+    images = bars(100)
+    drawn = augment.blur(images, np.random.default_rng(0))
+    np.testing.assert_allclose(
+        drawn.sum((1, 2), dtype=int), images.sum((1, 2), dtype=int), rtol=0.02
+    )
+    assert ((drawn > 0).sum((1, 2)) > (images > 0).sum((1, 2))).mean() > 0.9
+
+
+def test_contrast_keeps_the_order_of_grey_levels_and_the_paper_white():
+    ramps = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), 300, axis=0)
+    drawn = augment.change_contrast(ramps, np.random.default_rng(0)).reshape(300, 256).astype(int)
+    assert (drawn[:, 0] == 0).all()
+    assert (np.diff(drawn, axis=1) >= 0).all()
+    assert 100 <= drawn[:, -1].min() < 115
+    assert drawn[:, -1].max() > 245
+    middle = drawn[:, 128] / drawn[:, -1]
+    assert middle.min() == pytest.approx(0.25, abs=0.03)
+    assert middle.max() == pytest.approx(0.71, abs=0.03)
+
+
+def test_noise_has_no_bias_where_there_is_room_for_it():
+    grey = np.full((300, 28, 28), 128, np.uint8)
+    drawn = augment.add_noise(grey, np.random.default_rng(0)).astype(float)
+    spread = drawn.std((1, 2))
+    assert drawn.mean() == pytest.approx(127.5, abs=1)
+    assert spread.min() < 3
+    assert 50 < spread.max() < 70
+    specks = ((drawn == 0) | (drawn == 255)).mean((1, 2))
+    assert (specks < 0.003).mean() == pytest.approx(0.5, abs=0.15)
