@@ -38,8 +38,10 @@ HOMES = {
     "pydantic": {"settings", "recipe", "config", "progress"},
     "filelock": {"runs", "mirrors"},
     "safetensors": {"tensors"},
-    "PIL": {"formats", "pictures"},
-    "cv2": {"augment", "outliers"},
+    "PIL": {"formats", "pictures", "image_files", "raster"},
+    "cv2": {"augment", "outliers", "image", "ink", "strokes", "image_files", "raster"},
+    "pypdfium2": {"image_files"},
+    "pillow_heif": {"image_files"},
 }
 LIGHT = {"numpy"}
 # Only what the door to the engines imports when it is asked for may import its heavy package
@@ -54,8 +56,10 @@ SLOW = {
     "tensorboard",
     "pooch",
     "requests",
+    "pypdfium2",
+    "pillow_heif",
 }
-AT_ONCE = HOMES["torch"]
+AT_ONCE = HOMES["torch"] | {"image", "ink", "strokes", "image_files", "raster"}
 
 MOST_LINES_A_FILE = 450
 MOST_LINES_A_FUNCTION = 60

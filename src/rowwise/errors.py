@@ -22,6 +22,10 @@ class DataMissing(DataError):
     """No copy of a data set was found and none could be downloaded."""
 
 
+class PictureError(RowwiseError):
+    """A picture is damaged, of an unknown format, beyond the limits, or of no sensible range."""
+
+
 class NetworkError(RowwiseError):
     """The layers of an experiment do not fit together, or weights do not fit the network."""
 

@@ -1,0 +1,299 @@
+"""Any picture -> what MNIST would have made of it: 28×28, the digit white, centred on black."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rowwise import ink, pixels
+from rowwise.errors import PictureError
+from rowwise.ink import Ink, Show
+from rowwise.pixels import Picture
+from rowwise.strokes import stroke_width
+
+SIDE_PX = 28
+BOX_PX = 20
+CENTRE_PX = 14.0  # where MNIST puts the centre of mass, counting the first pixel as 0
+OFF_CENTRE_PX = 0.55  # whole pixels are moved: half of one, and rounding
+THINNEST_PX, THICKEST_PX = 1.9, 4.6  # of nine in ten of MNIST's strokes, in the box of 20
+THIN_TO_PX, THICK_TO_PX = 2.4, 3.9
+LEAST_BODY = 0.1  # of a digit's ink, 2×2 eroded: MNIST's has 0.11 or more, one-pixel strokes 0.06
+LEAST_PEAK = 200
+NEAR_PX = 96  # of the copy: of a smaller digit a nearer copy is made
+NO_INK = "no ink: nothing stands out from the paper as the strokes of a digit do"
+
+Bytes = NDArray[np.uint8]
+Array = NDArray[Any]
+
+
+class Step(NamedTuple):
+    """One step of the way from a picture to a digit, to be shown."""
+
+    name: str
+    sentence: str
+    picture: Bytes  # [rows, columns] grey, or [rows, columns, 3] RGB
+
+
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    """What MNIST would have made of a picture."""
+
+    digit: Bytes | None  # [28, 28], white on black; None where no ink was found
+    reason: str = ""  # why there is no digit
+    steps: tuple[Step, ...] = ()  # where they were asked for
+
+
+# --- the way ------------------------------------------------------------------------------------
+
+
+def normalise(picture: Picture | Array, *, steps: bool = False) -> Normalised:
+    """Make of a picture of one digit what MNIST would have made of it.
+
+    What already looks like MNIST passes unchanged. From anything else the ink is found (see
+    `ink.find`), looked at again from near where it is small, its strokes are brought to MNIST's
+    width where they are far from it, and MNIST's own recipe ends it: scaled into 20×20 with its
+    aspect kept, laid into 28×28 with the centre of mass in the middle.
+
+    Args:
+        picture: decoded, or an array as `pixels.from_array` takes it.
+        steps: keep each step's picture, to be shown.
+
+    Returns:
+        The digit, or why there is none; no ink is an answer, not an error.
+
+    Raises:
+        PictureError: the array is none that can be taken for a picture.
+
+    Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits"; what MNIST
+    does was measured on its training images.
+    """
+    kept: list[Step] = []
+
+    def show(name: str, sentence: str, array: Bytes) -> None:
+        kept.append(Step(name, sentence, array))
+
+    if isinstance(picture, np.ndarray):
+        if _is_field(picture) and (digit := as_mnist(picture)) is not None:
+            if steps:
+                show("digit", "The picture already was as MNIST's are, and stays.", digit)
+            return Normalised(digit, "", tuple(kept))
+        picture = pixels.from_array(picture)
+    elif _is_field(picture.pixels) and (digit := as_mnist(picture.pixels)) is not None:
+        if steps:
+            show("digit", "The picture already was as MNIST's are, and stays.", digit)
+        return Normalised(digit, "", tuple(kept))
+    digit = _made(picture.pixels, show if steps else None)
+    return Normalised(digit, "" if digit is not None else NO_INK, tuple(kept))
+
+
+def normalise_many(arrays: Bytes) -> tuple[Bytes, NDArray[np.bool_]]:
+    """Normalise many arrays at once, as `normalise` does one by one, sooner.
+
+    Args:
+        arrays: uint8 [N, 28, 28].
+
+    Returns:
+        uint8 [N, 28, 28], black where no ink was found, and bool [N], whether ink was found.
+
+    Raises:
+        PictureError: another shape or type.
+    """
+    if arrays.dtype != np.uint8 or arrays.shape[1:] != (SIDE_PX, SIDE_PX):
+        raise PictureError(
+            f"many arrays are uint8 [N, 28, 28], got {arrays.dtype} {list(arrays.shape)}; "
+            "normalise other pictures one by one"
+        )
+    digits = arrays.copy()
+    found = np.ones(len(arrays), bool)
+    for place in np.flatnonzero(~_are_mnist(arrays)):
+        digit = normalise(arrays[place]).digit
+        found[place] = digit is not None
+        digits[place] = 0 if digit is None else digit
+    return digits, found
+
+
+def _made(picture: Bytes, show: Show | None) -> Bytes | None:
+    """The way of a picture that does not look like MNIST's yet."""
+    found = ink.find(picture, show=show)
+    if found is None:
+        return None
+    found = closer(picture, found, show=show)
+    strokes = cut(found)
+    if show:
+        show("cut", "The digit alone, to its edge; other ink is left out.", strokes)
+    strokes = as_wide_as_mnist(strokes, found)
+    if show:
+        show("strokes", "Strokes far thinner or thicker than MNIST's brought near them.", strokes)
+    box = boxed(strokes)
+    if show:
+        show("box", "Scaled to fit into 20×20, its aspect kept.", box)
+    digit = centred(box)
+    if show:
+        show("digit", "Laid into 28×28, its centre of mass in the middle.", digit)
+    return digit
+
+
+# --- what already is as MNIST's -----------------------------------------------------------------
+
+
+def _is_field(array: Array) -> bool:
+    return array.dtype == np.uint8 and array.shape == (SIDE_PX, SIDE_PX)
+
+
+def as_mnist(digit: Bytes) -> Bytes | None:
+    """A picture that already is as MNIST's are, or is so once inverted; None for any other.
+
+    Args:
+        digit: uint8 [28, 28].
+    """
+    if is_mnist(digit):
+        return digit
+    inverted: Bytes = cv2.bitwise_not(digit)
+    return inverted if is_mnist(inverted) else None
+
+
+def is_mnist(digit: Bytes) -> bool:
+    """Whether a picture has what all of MNIST's have: a box of 20, the centre of mass in the
+    middle, full strength, and strokes wider than a pixel.
+
+    Args:
+        digit: uint8 [28, 28].
+    """
+    _, _, wide, high = cv2.boundingRect(digit)
+    if max(wide, high) != BOX_PX:
+        return False
+    moments = cv2.moments(digit)
+    mass = moments["m00"]
+    if abs(moments["m10"] / mass - CENTRE_PX) > OFF_CENTRE_PX:
+        return False
+    if abs(moments["m01"] / mass - CENTRE_PX) > OFF_CENTRE_PX:
+        return False
+    body = cv2.sumElems(cv2.erode(digit, _PAIR))[0]
+    return bool(body >= LEAST_BODY * mass and digit.max() >= LEAST_PEAK)
+
+
+_PAIR = np.ones((2, 2), np.uint8)
+_PLACES = np.arange(SIDE_PX, dtype=np.float32)
+
+
+def _are_mnist(arrays: Bytes) -> NDArray[np.bool_]:
+    """`is_mnist` of each of uint8 [N, 28, 28], a thousand at a time."""
+    return np.concatenate(
+        [_are_mnist_few(arrays[start : start + 1000]) for start in range(0, len(arrays), 1000)]
+        or [np.zeros(0, bool)]
+    )
+
+
+def _are_mnist_few(arrays: Bytes) -> NDArray[np.bool_]:
+    down, across = arrays.max(axis=2) > 0, arrays.max(axis=1) > 0
+    spans = [SIDE_PX - one[:, ::-1].argmax(axis=1) - one.argmax(axis=1) for one in (down, across)]
+    values = arrays.astype(np.float32)
+    by_row, by_column = values.sum(axis=2), values.sum(axis=1)
+    mass = np.maximum(by_row.sum(axis=1), 1)
+    centred = (abs(by_row @ _PLACES / mass - CENTRE_PX) <= OFF_CENTRE_PX) & (
+        abs(by_column @ _PLACES / mass - CENTRE_PX) <= OFF_CENTRE_PX
+    )
+    eroded = arrays.copy()
+    np.minimum(arrays[:, 1:], arrays[:, :-1], out=eroded[:, 1:])
+    body = np.minimum(eroded[:, :, 1:], eroded[:, :, :-1]).sum(axis=(1, 2), dtype=np.int64)
+    body += eroded[:, :, 0].sum(axis=1, dtype=np.int64)
+    strong = (body >= LEAST_BODY * mass) & (arrays.max(axis=(1, 2)) >= LEAST_PEAK)
+    looks: NDArray[np.bool_] = (np.maximum(*spans) == BOX_PX) & centred & strong & down.any(axis=1)
+    return looks
+
+
+# --- the steps ----------------------------------------------------------------------------------
+
+
+def closer(picture: Bytes, found: Ink, *, show: Show | None = None) -> Ink:
+    """Look again, from near, at ink that is small in a large picture."""
+    left, top, wide, high = found.box
+    longest = max(wide, high)
+    if found.scale >= 1 or longest >= NEAR_PX:
+        return found
+    margin = 0.4 * longest
+    x0, y0 = (max(0, int((v - margin) / found.scale)) for v in (left, top))
+    x1, y1 = (int((v + margin) / found.scale) + 1 for v in (left + wide, top + high))
+    near = ink.find(picture[y0:y1, x0:x1], bright=found.bright)
+    if near is None or near.score < 0.5 * found.score:
+        return found
+    x, y, x_end, y_end = (int(v * found.scale) for v in (x0, y0, x1, y1))
+    near = _within(near, found.mask[y : max(y + 1, y_end), x : max(x + 1, x_end)])
+    if near is None:
+        return found
+    if show:
+        show("nearer", "The digit is small: looked at again, from near.", near.strength)
+    return near
+
+
+def _within(near: Ink, mask: Bytes) -> Ink | None:
+    """What a nearer look found where the first one had strokes: lines and edges stay away."""
+    rows, columns = near.mask.shape
+    first = cv2.dilate(mask, np.ones((7, 7), np.uint8))
+    first = cv2.resize(first, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    both = cv2.bitwise_and(near.mask, first)
+    if not cv2.countNonZero(both):
+        return None
+    strength = cv2.multiply(near.strength, cv2.dilate(both, np.ones((5, 5), np.uint8)))
+    return near._replace(mask=both, strength=strength, box=tuple(cv2.boundingRect(both)))
+
+
+def cut(found: Ink) -> Bytes:
+    """The ink's strength, uint8 [rows, columns], cut to the digit's box."""
+    left, top, wide, high = found.box
+    return found.strength[top : top + high, left : left + wide]
+
+
+def as_wide_as_mnist(strokes: Bytes, found: Ink) -> Bytes:
+    """Bring strokes that are far thinner or thicker than MNIST's near them.
+
+    The outline is moved along the distance to it, outwards or inwards.
+
+    Args:
+        strokes: the ink's strength, cut to its box.
+        found: the ink.
+
+    Returns:
+        uint8 [rows, columns], cut to the new box; `strokes` themselves where they are as wide.
+    """
+    left, top, wide, high = found.box
+    unit = max(wide, high) / BOX_PX
+    width = stroke_width(found.mask[top : top + high, left : left + wide]) / unit
+    if THINNEST_PX <= width <= THICKEST_PX:
+        return strokes
+    grown = ((THIN_TO_PX if width < THINNEST_PX else THICK_TO_PX) - width) / 2 * unit
+    pad = int(max(0.0, grown)) + 2
+    mask = found.mask[top : top + high, left : left + wide]
+    mask = cv2.copyMakeBorder(mask, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    inside = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
+    outside = cv2.distanceTransform(cv2.subtract(1.0, mask), cv2.DIST_L2, 5)
+    shape = np.clip(inside - outside + np.float32(grown + 0.5), 0, 1)
+    moved = (shape * 255).astype(np.uint8)
+    x, y, w, h = cv2.boundingRect(cv2.threshold(moved, 32, 255, cv2.THRESH_BINARY)[1])
+    return moved[y : y + h, x : x + w] if w and h else strokes
+
+
+def boxed(strokes: Bytes) -> Bytes:
+    """Scale the digit, its aspect kept, so that its longer side has 20 pixels."""
+    rows, columns = strokes.shape
+    share = BOX_PX / max(rows, columns)
+    size = (max(1, round(columns * share)), max(1, round(rows * share)))
+    how = cv2.INTER_AREA if share < 1 else cv2.INTER_LINEAR
+    box: Bytes = cv2.resize(strokes, size, interpolation=how)
+    return box
+
+
+def centred(digit: Bytes) -> Bytes:
+    """Lay a digit of at most 20×20 into 28×28 with its centre of mass in the middle."""
+    rows, columns = digit.shape
+    moments = cv2.moments(digit)
+    mass = max(1.0, moments["m00"])
+    left = int(np.clip(round(CENTRE_PX - moments["m10"] / mass), 0, SIDE_PX - columns))
+    top = int(np.clip(round(CENTRE_PX - moments["m01"] / mass), 0, SIDE_PX - rows))
+    field = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    field[top : top + rows, left : left + columns] = digit
+    return field

@@ -1,0 +1,255 @@
+"""Where the ink is: the grey it stands out in, the paper's level, and how strong it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rowwise.strokes import Strokes, choose, without_lines
+
+SIDE_PX = 256  # the longer side of the copy that is searched
+LEAST_SIDE_PX = 112  # smaller pictures are enlarged to it
+NOISE_TIMES = 4.0  # ink is darker than paper by so many times the paper's noise
+HEIGHT = 0.4  # of the ink's mean level: what stands out more is ink
+LEAST_SCORE = 0.1  # with less it is grain, or a change of light
+GOOD_SCORE = 0.45  # of one level everywhere: with a better one, no other is looked for
+LOCAL_TRUST = 0.8  # in a paper's level from place to place, against one level everywhere
+EVEN_TRUST = 0.55  # where that one level is even
+EVEN_NOISE = 0.1  # of the way from paper to ink: paper in even light has less
+LEAST_LENGTH = 0.035  # of the picture's longer side
+LEAST_STEEPNESS = 0.06
+LEAST_CONTRAST = 6.0  # levels of 255
+
+Bytes = NDArray[np.uint8]
+Array = NDArray[Any]
+Show = Callable[[str, str, Array], None]  # a step's name, a sentence, its picture
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+class Ink(NamedTuple):
+    """The ink of one digit, in pixels of the copy that was searched."""
+
+    strength: Bytes  # [rows, columns], 0 is paper, 255 is ink, only of this digit
+    mask: Bytes  # [rows, columns], 0 or 1: its strokes
+    box: tuple[int, int, int, int]  # left, top, columns, rows
+    scale: float  # pixels of the copy a pixel of the picture
+    bright: bool  # ink is brighter than paper
+    score: float  # how well it looks like strokes on paper
+
+
+def working_copy(pixels: Bytes) -> tuple[Bytes, float]:
+    """The picture with its longer side of 112 to 256 pixels, and by how much it was scaled."""
+    rows, columns = pixels.shape[:2]
+    longest = max(rows, columns)
+    if longest > SIDE_PX:
+        scale, how = SIDE_PX / longest, cv2.INTER_AREA
+    elif longest < LEAST_SIDE_PX:
+        scale, how = float(-(-LEAST_SIDE_PX // longest)), cv2.INTER_CUBIC
+    else:
+        return pixels, 1.0
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    while min(pixels.shape[:2]) > 4 * SIDE_PX:  # by halves: several times as fast, and the same
+        half = (pixels.shape[1] // 2, pixels.shape[0] // 2)
+        pixels = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
+    return cv2.resize(pixels, size, interpolation=how), scale
+
+
+def grey(pixels: Bytes) -> Bytes:
+    """The projection of the colours in which ink stands out most, as bytes.
+
+    Of the directions in colour space it is Fisher's: w = (S_paper + εI)⁻¹ (m_ink - m_paper), with
+    the tenth of the pixels that differ most from their surroundings taken for ink. Where the
+    picture is grey, the mean of the channels.
+
+    Source: R. A. Fisher, "The use of multiple measurements in taxonomic problems", 1936.
+    """
+    if pixels.ndim == 2:
+        return pixels
+    luma: Bytes = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA)
+    spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
+    if int(np.percentile(spread, 98)) < 20:
+        return luma
+    differs = small.astype(np.float32) - cv2.medianBlur(small, 31)
+    flat = differs.reshape(-1, 3)
+    far = np.abs(flat).max(axis=1)
+    ink = far >= max(8.0, float(np.percentile(far, 90)))
+    if ink.sum() < 8 or ink.all():
+        return luma
+    paper = np.cov(flat[~ink].T) + 25.0 * np.eye(3)
+    direction = np.linalg.solve(paper, flat[ink].mean(axis=0))
+    size = float(np.abs(direction).sum())
+    if size < 1e-6:
+        return luma
+    weights = (direction / size).astype(np.float32)
+    if float(weights @ _LUMA) < 0:
+        weights = -weights  # brighter stays brighter
+    shown = cv2.transform(pixels.astype(np.float32), weights[None])
+    low, high, _, _ = cv2.minMaxLoc(shown)
+    stretched: Bytes = ((shown - low) * (255 / max(1e-6, high - low))).astype(np.uint8)
+    return stretched
+
+
+def paper_level(grey: Bytes) -> Bytes:
+    """The level of the paper at each pixel: a median over half the picture's side.
+
+    Strokes vanish in it, as they fill less than half of any such window; shadows stay, with
+    their edges.
+    """
+    rows, columns = grey.shape
+    share = 64 / max(rows, columns)
+    size = (max(8, round(columns * share)), max(8, round(rows * share)))
+    small = cv2.medianBlur(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), 31)
+    level: Bytes = cv2.resize(small, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return level
+
+
+def find(
+    pixels: Bytes,
+    *,
+    show: Show | None = None,
+    bright: bool | None = None,
+) -> Ink | None:
+    """Find the ink of the one digit in a picture.
+
+    Args:
+        pixels: uint8 [rows, columns] or [rows, columns, 3].
+        show: is given each step's picture.
+        bright: whether ink is brighter than paper, where that is known.
+
+    Returns:
+        The ink, or None where nothing stands out from the paper as strokes do.
+    """
+    copy, scale = working_copy(pixels)
+    plain = grey(copy)
+    if show:
+        show("grey", "One brightness a pixel, in the colours that ink and paper differ in.", plain)
+    smooth = cv2.GaussianBlur(plain, (0, 0), 0.8) if scale < 1 or max(plain.shape) > 150 else plain
+    best: _Candidate | None = None
+    edges = cv2.morphologyEx(smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    for above, noise, polarity, trust in _levels(smooth, bright):
+        if trust < 1 and best is not None and best.score > GOOD_SCORE:
+            break
+        threshold = ink_threshold(above, noise)
+        if threshold is None:
+            continue
+        mask = (above > threshold).astype(np.uint8)
+        unruled = without_lines(mask, above)
+        strokes = choose(unruled, edges)
+        if strokes is None or not stands_out(above, edges, strokes):
+            continue
+        if trust * strokes.score > (best.score if best else LEAST_SCORE):
+            score = trust * strokes.score
+            best = _Candidate(above, threshold, polarity, mask, unruled, strokes, score)
+    if best is None:
+        return None
+    if show:
+        show("paper", "How far each pixel stands out from the paper around it.", best.above)
+        show("ink", "What stands out far enough to be ink.", best.mask * np.uint8(255))
+        show("lines", "Ruled lines taken away.", best.unruled * np.uint8(255))
+        show(
+            "chosen",
+            "The digit, without specks, frames and neighbours.",
+            best.strokes.mask * np.uint8(255),
+        )
+    strength = _strength(best.above, best.strokes, best.threshold)
+    return Ink(strength, best.strokes.mask, best.strokes.box, scale, best.bright, best.score)
+
+
+def stands_out(above: Bytes, edges: Bytes, strokes: Strokes) -> bool:
+    """Whether strokes are more than grain or a change of light: of some length, with an edge.
+
+    A blur that is as wide as a stroke leaves an edge a tenth as steep as the ink is strong; light
+    changes a hundred times as slowly.
+    """
+    if max(strokes.box[2:]) < LEAST_LENGTH * max(above.shape):
+        return False
+    outline = cv2.morphologyEx(strokes.mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    steep = cv2.mean(edges, outline)[0]
+    return bool(steep >= LEAST_STEEPNESS * cv2.mean(above, strokes.mask)[0])
+
+
+class _Candidate(NamedTuple):
+    above: Bytes
+    threshold: float
+    bright: bool
+    mask: Bytes
+    unruled: Bytes
+    strokes: Strokes
+    score: float
+
+
+def ink_threshold(above: Bytes, noise: float) -> float | None:
+    """The level half-way up to the ink, found as Ridler and Calvard do; None where there is none.
+
+    Args:
+        above: uint8, how far each pixel stands out from the paper.
+        noise: the paper's deviation, in levels.
+
+    Source: T. W. Ridler and S. Calvard, "Picture thresholding using an iterative selection
+    method", IEEE Trans. SMC 8, 1978; with the paper's level held at 0.
+    """
+    counts = np.bincount(above.ravel(), minlength=256).astype(np.float64)
+    least = max(NOISE_TIMES * noise, LEAST_CONTRAST)
+    sums = np.cumsum((counts * np.arange(256))[::-1])[::-1]
+    numbers = np.cumsum(counts[::-1])[::-1]
+    threshold = least
+    for _ in range(8):
+        first = min(255, int(threshold) + 1)
+        if numbers[first] < 3:
+            return None
+        threshold = max(least, HEIGHT * sums[first] / numbers[first])
+    return float(threshold)
+
+
+def _strength(above: Bytes, strokes: Strokes, threshold: float) -> Bytes:
+    """How much ink each pixel holds, from 0 at the paper to 255; that of other strokes is none."""
+    low, full = 0.25 * threshold, _quantile(above, strokes.mask, 0.6)
+    near = cv2.dilate(strokes.mask, np.ones((5, 5), np.uint8))
+    scaled = cv2.convertScaleAbs(cv2.subtract(above, low), alpha=255 / max(1.0, full - low))
+    strength: Bytes = cv2.multiply(scaled, near)
+    return strength
+
+
+def _levels(smooth: Bytes, bright: bool | None) -> Iterator[tuple[Bytes, float, bool, float]]:
+    """How far pixels may stand out from the paper, its noise, whether ink is bright, and the trust.
+
+    For paper in even light, of the brighter or the darker of two levels; and for paper whose level
+    changes from place to place. Dark ink in a shadow is as dark as in light, as a share of the
+    paper's level.
+    """
+    _, upper = cv2.threshold(smooth, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    lower = cv2.subtract(1.0, upper)
+    high, low = _quantile(smooth, upper, 0.5), _quantile(smooth, lower, 0.5)
+    quietest = 255.0
+    for part, level, polarity in ((upper, high, False), (lower, low, True)):
+        if cv2.countNonZero(part):
+            noise = 1.4826 * _quantile(cv2.absdiff(smooth, level), part, 0.5)
+            quietest = min(quietest, noise)
+            above = cv2.subtract(smooth, level) if polarity else cv2.subtract(level, smooth)
+            if bright in (None, polarity):
+                yield above, noise, polarity, 1.0
+    local = paper_level(smooth)
+    trust = LOCAL_TRUST if quietest > EVEN_NOISE * (high - low) else EVEN_TRUST
+    noise = 1.4826 * _quantile(cv2.absdiff(smooth, local), None, 0.5)
+    if bright in (None, True):
+        yield cv2.subtract(smooth, local), noise, True, trust
+    if bright in (None, False):
+        share = cv2.divide(smooth, cv2.max(local, 1), scale=255)
+        middle = max(1.0, _quantile(local, None, 0.5))
+        yield cv2.subtract(255.0, share), noise * 255 / middle, False, trust
+
+
+def _quantile(array: Bytes, mask: Bytes | None, share: float) -> float:
+    """The level that a share of the pixels, of those in a mask, do not exceed."""
+    counts = cv2.calcHist([array], [0], mask, [256], [0, 256]).ravel()
+    sums = np.cumsum(counts)
+    wanted = share * float(sums[-1])
+    level = int(np.searchsorted(sums, wanted))
+    # Within the level in proportion: the noise of a quiet paper is of one level or two.
+    return level + 0.5 - (float(sums[level]) - wanted) / max(1.0, float(counts[level]))

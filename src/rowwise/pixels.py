@@ -1,0 +1,189 @@
+"""Arrays of any sensible shape and type -> the pixels of a picture: bytes, grey or RGB."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowwise.errors import PictureError
+
+MAX_PIXELS = 50_000_000  # of one picture or page
+FAINT_SPAN = 0.25  # of the range: what spans less in more than 8 bits would lose too much in 8
+UNIFORM_LEVELS = 24.0  # below this deviation what is visible is of one colour: ink, no paper
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One decoded picture, upright, opaque, at most about 2,000 pixels a side."""
+
+    pixels: NDArray[np.uint8]  # [rows, columns] grey, or [rows, columns, 3] RGB
+    name: str  # the file's, or what it is
+    page: int = 1
+    full_size: tuple[int, int] = (0, 0)  # columns, rows, before it was reduced
+
+
+def from_array(array: Array, *, name: str = "array") -> Picture:
+    """Take an array for a picture.
+
+    Args:
+        array: [rows, columns], grey; with a last axis of 1 (grey), 2 (grey, alpha), 3 (RGB) or
+            4 (RGB, alpha); or with the colours first, [1 | 3 | 4, rows, columns], where the last
+            axis is longer than 4. What the numbers mean follows from their type and range:
+            bool: True is bright. Integers: up to 1, two levels; up to 255, bytes; up to 65,535,
+            16 bits. Floats: up to 1, the unit range; from 2 to 255, bytes.
+        name: by which messages call it.
+
+    Returns:
+        The picture. One of more than 8 bits that spans less than a quarter of its range is
+        stretched, since nothing else would be left of it in 8 bits.
+
+    Raises:
+        PictureError: another shape or type, an empty side, more than 50 megapixels, negative,
+            infinite or undefined numbers, or a range that may mean two things.
+    """
+    channels = _channels_last(array, name)
+    rows, columns = channels.shape[:2]
+    check_size(columns, rows, name)
+    values = _unit(channels, name)
+    if values.dtype == np.uint8:
+        pixels = opaque(values) if values.shape[2] in (2, 4) else values
+    elif values.shape[2] in (2, 4):
+        pixels = opaque(np.rint(values * 255).astype(np.uint8))
+    else:
+        pixels = stretched(values)
+    return Picture(grey_if_one(pixels), name, 1, (columns, rows))
+
+
+def check_size(columns: int, rows: int, name: str) -> None:
+    """Refuse a picture without pixels, or with more than 50 million of them.
+
+    Raises:
+        PictureError: as said.
+    """
+    if columns < 1 or rows < 1:
+        raise PictureError(
+            f"{name}: a picture has at least one pixel a side, got {columns}×{rows}; "
+            "give one with content"
+        )
+    if columns * rows > MAX_PIXELS:
+        raise PictureError(
+            f"{name}: at most {MAX_PIXELS // 10**6} megapixels are read, got {columns}×{rows} "
+            f"({columns * rows / 1e6:.0f} megapixels); make it smaller, or cut out the digit"
+        )
+
+
+def grey_if_one(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[rows, columns, 1] as [rows, columns]; anything else as it is; contiguous and read-only."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    pixels = np.ascontiguousarray(pixels)
+    if pixels.flags.writeable:
+        pixels = pixels.view()
+        pixels.flags.writeable = False
+    return pixels
+
+
+def stretched(unit: Array) -> NDArray[np.uint8]:
+    """Numbers in [0, 1] as bytes; what spans less than a quarter of the range fills it."""
+    low, high = float(unit.min()), float(unit.max())
+    if 0 < high - low < FAINT_SPAN:
+        unit = (unit - low) / (high - low)
+    done: NDArray[np.uint8] = np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
+    return done
+
+
+def opaque(pixels: Array) -> NDArray[np.uint8]:
+    """Lay a picture with alpha on a background that its ink stands out from.
+
+    Where all that is visible is of one colour it is ink, and lies on white or black, whichever is
+    further from it. Otherwise paper is among what is visible, and fills the rest: the median.
+
+    Args:
+        pixels: uint8 [rows, columns, 2 | 4]; the last is alpha, 255 where nothing shows through.
+
+    Returns:
+        uint8 [rows, columns, 1 | 3].
+    """
+    alpha = pixels[..., -1:].astype(np.float32) * np.float32(1 / 255)
+    return laid(pixels[..., :-1] * alpha, alpha)
+
+
+def laid(colour: Array, alpha: Array) -> NDArray[np.uint8]:
+    """As `opaque`, for float32 colours that were multiplied by alpha, and alpha in [0, 1]."""
+    if float(alpha.min()) < 1:
+        colour = colour + (1 - alpha) * background(colour, alpha)
+    done: NDArray[np.uint8] = np.rint(np.clip(colour, 0, 255)).astype(np.uint8)
+    return done
+
+
+def background(colour: Array, alpha: Array) -> NDArray[np.float32]:
+    """The colour, float32 [1 | 3] in 0..255, that `opaque` lays a picture on."""
+    step = max(1, math.isqrt(alpha.size // 40_000))
+    colour, alpha = colour[::step, ::step], alpha[::step, ::step, 0]
+    seen = alpha >= 0.5
+    white = np.full(colour.shape[2], 255, np.float32)
+    if not seen.any():
+        return white
+    visible = colour[seen] / alpha[seen][:, None]
+    if float(visible.std(axis=0).max()) >= UNIFORM_LEVELS:
+        return np.median(visible, axis=0).astype(np.float32)
+    return white if float(visible.mean()) < 128 else white * 0
+
+
+def _channels_last(array: Array, name: str) -> Array:
+    """The array as [rows, columns, channels]."""
+    shape = array.shape
+    if array.ndim == 2:
+        return array[:, :, None]
+    if array.ndim == 3 and shape[2] in (1, 2, 3, 4):
+        return array
+    if array.ndim == 3 and shape[0] in (1, 3, 4) and shape[2] > 4:
+        return np.moveaxis(array, 0, -1)
+    raise PictureError(
+        f"{name}: a picture is an array [rows, columns], or with 1 to 4 channels as its last axis, "
+        f"got the shape {list(shape)}; reshape it, or give several pictures one by one"
+    )
+
+
+def _unit(array: Array, name: str) -> Array:
+    """Bytes as they are; everything else as float32 in [0, 1]."""
+    kind = array.dtype.kind
+    if kind not in "buif":
+        raise PictureError(
+            f"{name}: a picture's numbers are bool, integers or floats, got {array.dtype}; "
+            "convert it, for instance with astype('uint8')"
+        )
+    if array.size == 0:
+        return array.astype(np.uint8)
+    low, high = float(array.min()), float(array.max())
+    full = 1.0 if kind == "b" else _full_scale(kind, low, high, name)
+    if kind in "ui" and full == 255:
+        return array.astype(np.uint8, copy=False)
+    unit = array.astype(np.float32) * np.float32(1 / full)
+    return np.rint(unit * 255).astype(np.uint8) if full == 1 and kind != "f" else unit
+
+
+def _full_scale(kind: str, low: float, high: float, name: str) -> float:
+    """What stands for white in numbers from `low` to `high`."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise PictureError(
+            f"{name}: a picture's numbers are finite, got {low:g} to {high:g}; "
+            "replace what is infinite or undefined"
+        )
+    floats = kind == "f"
+    slack = 1 / 255 if floats else 0  # rounding, or a little overshoot of a resize
+    if low >= -slack * max(1.0, min(high, 255)) and high <= (256 if floats else 65_535):
+        if high <= 1 + slack:
+            return 1.0
+        if not floats or high >= 2:
+            return 255.0 if high <= 256 - (not floats) else 65_535.0
+    raise PictureError(
+        f"{name}: a picture's numbers lie in 0..1 or 0..255 (integers also 0..65535), "
+        f"got {low:g} to {high:g}; scale them to one of these ranges"
+    )

@@ -1,0 +1,253 @@
+"""Strokes: which parts of a mask are the digit's, and which lines, frames, specks, neighbours."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Array = NDArray[Any]
+
+FRAME_SHARE = 0.6  # of the picture's edge: what covers more of it is a frame, not a stroke
+LINE_SPAN = 0.8  # of the picture's side: a straight line that is longer may be ruled
+FAINT_LINE = 0.8  # of the level of other ink: what is stronger may be a stroke
+LINE_THICK = 0.025  # of the picture's side
+MOST_PARTS = 16  # whose thickness is looked at, the largest
+RECTANGLE = 0.9  # of the smallest box around it: what fills more is one
+SPECK_AREA = 0.02  # of the largest part
+_SQUARE = np.ones((3, 3), np.uint8)
+
+
+class Strokes(NamedTuple):
+    """The digit's strokes in a mask."""
+
+    mask: Bytes  # [rows, columns], 0 or 1
+    box: tuple[int, int, int, int]  # left, top, columns, rows
+    score: float  # 0..1 and above: how much it looks like one
+
+
+class _Parts(NamedTuple):
+    labels: NDArray[np.int32]  # [rows, columns], 0 is no part
+    left: Array
+    top: Array
+    right: Array
+    bottom: Array
+    area: Array
+    edge: Array  # share of the picture's edge that each covers
+    thick: Array  # px, of its thickest place; of the largest parts only, else 0
+
+
+def stroke_width(mask: Bytes) -> float:
+    """The mean width of the strokes in a mask, in pixels: four times the mean depth inside them."""
+    edged = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    deep = cv2.distanceTransform(edged, cv2.DIST_L2, 3)
+    return 4 * max(0.0, float(deep.sum()) / max(1, cv2.countNonZero(mask)) - 0.25)
+
+
+def _parts(mask: Bytes) -> _Parts:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask, connectivity=8, ltype=cv2.CV_32S
+    )
+    ring = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
+    edge = np.bincount(ring, minlength=count) / ring.size
+    deep = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    left, top, wide, high, area = stats.T
+    thick = np.zeros(count, np.float32)
+    for part in np.argsort(area[1:])[::-1][:MOST_PARTS] + 1:
+        here = np.s_[top[part] : top[part] + high[part], left[part] : left[part] + wide[part]]
+        thick[part] = 2 * deep[here][labels[here] == part].max()
+    return _Parts(labels, left, top, left + wide, top + high, area, edge, thick)
+
+
+def choose(mask: Bytes, edges: Bytes) -> Strokes | None:
+    """Choose the parts of a mask that are the digit.
+
+    The main part is large, near the middle, stroke-like and no frame; near parts join it, unless
+    they are specks, or lie at the picture's edge as what is left of a neighbour does.
+
+    Args:
+        mask: uint8 [rows, columns], 0 or 1.
+        edges: uint8 [rows, columns], how steep the picture is at each pixel.
+
+    Returns:
+        The strokes, or None where no part could be a digit.
+    """
+    rows, columns = mask.shape
+    if not 3 <= cv2.countNonZero(mask) < mask.size:
+        return None
+    parts = _parts(mask)
+    count = len(parts.area)
+    long = np.maximum(parts.right - parts.left, parts.bottom - parts.top)
+    usable = (parts.edge < FRAME_SHARE) & (np.arange(count) > 0)
+    slender = np.clip((0.75 - parts.thick / np.maximum(long, 1)) / 0.25, 0.02, 1)
+    x = (parts.left + parts.right) / 2 / columns - 0.5
+    y = (parts.top + parts.bottom) / 2 / rows - 0.5
+    central = np.exp(-2.0 * (x * x + y * y))
+    worth = np.where(usable, parts.area**0.5 * long**0.5 * slender * central, 0)
+    main = _main(parts, worth, usable)
+    if main is None:
+        return None
+    _drop_surroundings(parts, main, usable, rows, columns)
+    taken = _joined(parts, main, usable, rows, columns)
+    chosen = taken[parts.labels].astype(np.uint8)
+    box = cv2.boundingRect(chosen)
+    deep = float(parts.thick[taken].max()) / 2
+    score = _score(chosen, box, deep, edges, float(cv2.sumElems(edges)[0]))
+    return Strokes(chosen, box, score)
+
+
+def _main(parts: _Parts, worth: Array, usable: NDArray[np.bool_]) -> int | None:
+    """The part of the most worth that is no sheet of paper and no frame around another part.
+
+    What is one is marked as not usable.
+    """
+    for main in (int(part) for part in worth.argsort()[::-1][:4]):
+        if worth[main] <= 0:
+            return None
+        inside = (
+            (parts.left > parts.left[main])
+            & (parts.top > parts.top[main])
+            & (parts.right < parts.right[main])
+            & (parts.bottom < parts.bottom[main])
+            & (worth > 0.2 * worth[main])
+        )
+        if not _is_rectangle(parts, main, holds_another=bool(inside.any())):
+            return main
+        usable[main] = False
+    return None
+
+
+def _drop_surroundings(
+    parts: _Parts, main: int, usable: NDArray[np.bool_], rows: int, columns: int
+) -> None:
+    """Mark as not usable a box drawn around the main part, and what reaches in from outside."""
+    around = (
+        usable
+        & (parts.left < parts.left[main])
+        & (parts.top < parts.top[main])
+        & (parts.right > parts.right[main])
+        & (parts.bottom > parts.bottom[main])
+    )
+    for part in np.flatnonzero(around):
+        if _is_rectangle(parts, int(part), holds_another=True):
+            usable[part] = False
+    if parts.edge[main] == 0:
+        contact = parts.edge * 2 * (rows + columns)
+        long = np.maximum(parts.right - parts.left, parts.bottom - parts.top)
+        usable &= contact <= 0.5 * long
+
+
+def _is_rectangle(parts: _Parts, part: int, *, holds_another: bool) -> bool:
+    """Whether a part is a full rectangle, or the outline of one that holds another part."""
+    x0, y0, x1, y1 = (int(v[part]) for v in (parts.left, parts.top, parts.right, parts.bottom))
+    wide, high = x1 - x0, y1 - y0
+    full = parts.area[part] > 0.5 * wide * high and min(wide, high) > 0.5 * max(wide, high)
+    if not (full or holds_another):
+        return False
+    shape = (parts.labels[y0:y1, x0:x1] == part).astype(np.uint8)
+    outlines, _ = cv2.findContours(shape, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    outline = max(outlines, key=cv2.contourArea)
+    _, (across, down), _ = cv2.minAreaRect(outline)
+    return bool(cv2.contourArea(outline) > RECTANGLE * max(1.0, across * down))
+
+
+def _joined(
+    parts: _Parts, main: int, usable: NDArray[np.bool_], rows: int, columns: int
+) -> NDArray[np.bool_]:
+    """Which parts are the digit: the main one, and, growing, those near it."""
+    taken = np.zeros(len(parts.area), bool)
+    taken[main] = True
+    at_edge = (
+        (parts.left <= 0) | (parts.top <= 0) | (parts.right >= columns) | (parts.bottom >= rows)
+    )
+    # What the parts, but for specks, span together: by it pieces of a broken digit are near.
+    whole = usable & (parts.area >= SPECK_AREA * parts.area[1:].sum())
+    span = max(
+        parts.right[whole].max(initial=0) - parts.left[whole].min(initial=columns),
+        parts.bottom[whole].max(initial=0) - parts.top[whole].min(initial=rows),
+    )
+    shallow = (parts.bottom - parts.top < 0.25 * rows) | (parts.right - parts.left < 0.25 * columns)
+    remnant = at_edge & shallow & (not at_edge[main])
+    while True:
+        box = (
+            parts.left[taken].min(),
+            parts.top[taken].min(),
+            parts.right[taken].max(),
+            parts.bottom[taken].max(),
+        )
+        side = max(box[2] - box[0], box[3] - box[1])
+        gap_x = np.maximum(0, np.maximum(box[0] - parts.right, parts.left - box[2]))
+        gap_y = np.maximum(0, np.maximum(box[1] - parts.bottom, parts.top - box[3]))
+        near = np.maximum(gap_x, gap_y) <= 0.2 * max(side, span)
+        large = parts.area >= SPECK_AREA * parts.area[taken].sum()
+        fragment = remnant & (parts.area < 0.4 * parts.area[taken].sum())
+        more = usable & near & large & ~fragment & ~taken
+        if not more.any():
+            return taken
+        taken |= more
+
+
+def _score(
+    chosen: Bytes, box: tuple[int, int, int, int], deep: float, edges: Bytes, all_edges: float
+) -> float:
+    """How much the strokes look like a digit's: slender, large, off the picture's edge, their
+    outline where the picture's edges are, and most of those edges on it.
+    """
+    rows, columns = chosen.shape
+    longest = max(box[2:])
+    slender = min(1.0, max(0.05, (0.75 - 2 * deep / longest) / 0.35))
+    ring = np.concatenate([chosen[0], chosen[-1], chosen[1:-1, 0], chosen[1:-1, -1]])
+    off_edge = (1 - float(ring.mean())) ** 2
+    large = min(1.0, longest / (0.2 * max(rows, columns)))
+    outline = cv2.morphologyEx(chosen, cv2.MORPH_GRADIENT, _SQUARE)
+    explained = cv2.mean(edges, outline)[0] * cv2.countNonZero(outline) / max(1.0, all_edges)
+    strong = cv2.mean(edges, outline)[0] / max(1.0, float(cv2.minMaxLoc(edges)[1]))
+    return float(slender * off_edge * large * explained**0.5 * strong**0.5)
+
+
+def without_lines(mask: Bytes, above: Bytes) -> Bytes:
+    """Take ruled lines out of a mask, and mend the strokes that they crossed.
+
+    A line is thin and runs, nearly straight, through nearly the whole picture. One or two that are
+    as strong as what else there is may be strokes of a digit that fills its picture, and stay.
+
+    Args:
+        mask: uint8 [rows, columns], 0 or 1.
+        above: uint8 [rows, columns], how far each pixel stands out from the paper.
+    """
+    mask = _without_rows(mask, above)
+    return _without_rows(mask.T.copy(), above.T).T.copy()
+
+
+def _without_rows(mask: Bytes, above: Bytes) -> Bytes:
+    rows, columns = mask.shape
+    thick = max(2, round(LINE_THICK * max(rows, columns)))
+    if rows < 4 * thick or columns < 4 * thick:
+        return mask
+    run = np.ones((1, max(8, columns // 8)), np.uint8)
+    tall = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((thick + 1, 1), np.uint8))
+    low = cv2.morphologyEx(cv2.subtract(mask, tall), cv2.MORPH_CLOSE, np.ones((1, 7), np.uint8))
+    thin = cv2.morphologyEx(low, cv2.MORPH_OPEN, run)
+    if cv2.countNonZero(thin) < LINE_SPAN * 0.5 * columns:
+        return mask
+    bridged = cv2.dilate(thin, np.ones((3, 3), np.uint8))
+    bridged = cv2.morphologyEx(bridged, cv2.MORPH_CLOSE, np.ones((1, columns // 2), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
+    wide, high = stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]
+    lines = (wide >= LINE_SPAN * columns) & (high <= 3 * thick + 0.06 * columns)
+    lines[0] = False
+    if not lines.any():
+        return mask
+    line = cv2.bitwise_and(lines[labels].astype(np.uint8), cv2.subtract(mask, tall))
+    rest = cv2.morphologyEx(cv2.subtract(mask, line), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    if lines.sum() < 3:
+        levels = cv2.mean(above, line)[0], cv2.mean(above, rest)[0]
+        if levels[0] > FAINT_LINE * levels[1]:
+            return mask
+    rest = cv2.subtract(mask, line)
+    mended = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((2 * thick + 1, 1), np.uint8))
+    whole: Bytes = cv2.bitwise_or(rest, cv2.bitwise_and(mended, line))
+    return whole
