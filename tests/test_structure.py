@@ -26,7 +26,7 @@ HOMES = {
         "torch",
     },
     "matplotlib": {"drawing", "curves", "diagram", "figures", "illustrations", "pictures"},
-    "sklearn": {"data", "metrics"},
+    "sklearn": {"data", "metrics", "estimator"},
     "scipy": {"comparison", "calibration"},
     "jinja2": {"report"},
     "markupsafe": {"report"},
@@ -38,6 +38,9 @@ HOMES = {
     "pydantic": {"settings", "recipe", "config", "progress"},
     "filelock": {"runs", "mirrors"},
     "safetensors": {"tensors"},
+    "onnx": {"onnx_model"},
+    "onnxruntime": {"onnx_model"},
+    "h5py": {"keras_archive", "hdf5"},
     "PIL": {"formats", "pictures", "image_files", "raster"},
     "cv2": {"augment", "outliers", "image", "ink", "strokes", "image_files", "raster"},
     "pypdfium2": {"image_files"},
@@ -58,8 +61,11 @@ SLOW = {
     "requests",
     "pypdfium2",
     "pillow_heif",
+    "onnx",
+    "onnxruntime",
+    "h5py",
 }
-AT_ONCE = HOMES["torch"] | {"image", "ink", "strokes", "image_files", "raster"}
+AT_ONCE = HOMES["torch"] | {"image", "ink", "strokes", "image_files", "raster", "estimator"}
 
 MOST_LINES_A_FILE = 450
 MOST_LINES_A_FUNCTION = 60

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rowwise.data import Dataset as Dataset
     from rowwise.data import load as load_data
     from rowwise.errors import RowwiseError as RowwiseError
+    from rowwise.estimator import RowwiseClassifier as RowwiseClassifier
+    from rowwise.export import export_keras as export_keras
+    from rowwise.export import export_onnx as export_onnx
+    from rowwise.keras_import import import_keras as import_keras
     from rowwise.network import Network as Network
     from rowwise.report import write as write_report
     from rowwise.runs import Run as Run
@@ -35,9 +39,13 @@ _HOMES = {
     "Network": ("rowwise.network", "Network"),
     "Result": ("rowwise.train", "Result"),
     "RowwiseError": ("rowwise.errors", "RowwiseError"),
+    "RowwiseClassifier": ("rowwise.estimator", "RowwiseClassifier"),
     "Run": ("rowwise.runs", "Run"),
     "Study": ("rowwise.config", "Study"),
+    "export_keras": ("rowwise.export", "export_keras"),
+    "export_onnx": ("rowwise.export", "export_onnx"),
     "fit": ("rowwise.train", "fit"),
+    "import_keras": ("rowwise.keras_import", "import_keras"),
     "load_data": ("rowwise.data", "load"),
     "run_study": ("rowwise.study", "run"),
     "shipped_studies": ("rowwise.config", "shipped_studies"),
@@ -49,11 +57,15 @@ __all__ = [
     "Experiment",
     "Network",
     "Result",
+    "RowwiseClassifier",
     "RowwiseError",
     "Run",
     "Study",
     "__version__",
+    "export_keras",
+    "export_onnx",
     "fit",
+    "import_keras",
     "load_data",
     "run_study",
     "shipped_studies",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from rowwise import options
+from rowwise import exchange, options
 from rowwise._version import __version__
 from rowwise.errors import ConfigError, RowwiseError, RunError
 
@@ -233,6 +233,10 @@ def report(folder: options.ReportFolder = Path("study"), out: options.ReportOut 
     from rowwise import report as reports
 
     print(reports.write(folder, out=out))
+
+
+app.command("export")(exchange.export_run)
+app.command("import")(exchange.import_model)
 
 
 @app.command()

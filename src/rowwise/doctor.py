@@ -15,6 +15,7 @@ EXTRAS = {
     "study": ("scikit-learn", "matplotlib", "jinja2"),
     "torch": ("torch",),
     "tensorboard": ("tensorboard",),
+    "export": ("onnx", "onnxruntime", "keras", "h5py"),
 }
 
 

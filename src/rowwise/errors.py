@@ -39,7 +39,11 @@ class RunError(RowwiseError):
 
 
 class ModelError(RowwiseError):
-    """A model is missing or damaged, or does not promise what is asked of it."""
+    """A model file is damaged, foreign, or of layers that Rowwise and the format do not share."""
+
+
+class EstimatorError(RowwiseError, ValueError):
+    """A parameter or the labels given to the scikit-learn estimator break a rule."""
 
 
 class TrainingDiverged(RowwiseError):

@@ -53,7 +53,7 @@ def print_runs(found: list[Run]) -> None:
             run.folder.name, run.status, told["data"], str(told["epochs"]),
             f"{told['parameters']:,}", _percent(told["val_accuracy"]),
             _percent(told["test_accuracy"]), f"{told['train_s']:.1f}",
-            f"{told['engine']} ({told['threads']})", told["started"],
+            _engine(told["engine"], told["threads"]), told["started"],
         )  # fmt: skip
     _print(table if found else "no runs")
 
@@ -221,6 +221,11 @@ def _ascii(image: np.ndarray[Any, Any]) -> str:
     peak = max(float(image.max()), 1e-9)
     picked = shades[np.clip((tall / peak * 9.99).astype(int), 0, 9)]
     return "\n".join("".join(line).rstrip() for line in picked)
+
+
+def _engine(name: str, threads: int) -> str:
+    """An engine and its threads, which are unknown where a run was imported."""
+    return f"{name} ({threads})" if threads else name
 
 
 def _place(network: NetworkSummary) -> str:

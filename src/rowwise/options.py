@@ -81,6 +81,21 @@ TensorBoard = Annotated[
 Summary = Annotated[
     bool, typer.Option("--summary", help="Print the network's table, and do not train.")
 ]
+ExportTo = Annotated[str, typer.Option("--to", help="onnx (for ONNX Runtime and others) or keras.")]
+ExportOut = Annotated[
+    Path | None, typer.Option("--out", help="The file; default: NAME-sSEED.onnx or .keras.")
+]
+KerasModel = Annotated[Path, typer.Argument(help="A Keras model, .keras or .h5.")]
+ImportOut = Annotated[
+    Path | None, typer.Option("--out", help="The run's folder; default: runs/NAME-s0.")
+]
+ImportDataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Judge it by the test images of mnist, fashion-mnist, …"),
+]
+ImportData = Annotated[
+    Path | None, typer.Option("--data", help="Judge it by the test images of this data set.")
+]
 Compare = Annotated[bool, typer.Option("--compare", help="What differs between exactly two runs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Tell no progress, only results and errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]

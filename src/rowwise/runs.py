@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,7 +50,7 @@ from rowwise.predictions import Predictions as Predictions
 from rowwise.settings import Model, Settings, parse
 
 Array = NDArray[Any]
-Status = Literal["training", "finished", "stopped early", "interrupted", "diverged"]
+Status = Literal["training", "finished", "stopped early", "interrupted", "diverged", "imported"]
 ENDED: tuple[Status, ...] = ("finished", "stopped early")
 
 RECORD = "run.json"
@@ -314,6 +316,30 @@ class Run:
     ) -> None:
         """Write what the network says of the test images."""
         predictions.write(self.folder / PREDICTIONS, labels, probabilities)
+
+
+def adopt(folder: Path, record: Record, experiment: Experiment, weights: Weights) -> Run:
+    """Make a run of weights that were trained elsewhere; its folder is whole or absent.
+
+    Raises RunError where `folder` is taken, or cannot be written.
+    """
+    check_free(folder, what="an import")
+    folder = Path(os.path.abspath(folder))  # "." has no name
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}{PART}")
+    make_folder(beside)
+    try:
+        run = Run(beside, record)
+        write_text(beside / EXPERIMENT, experiment.model_dump_json(indent=2) + "\n")
+        told = {"format": 1, **environment(threads=record.engine.threads)}
+        write_json(beside / ENVIRONMENT, told)
+        run.save_weights(weights)
+        run.update()
+        beside.replace(folder)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Run(folder, run.record)
 
 
 def find(folder: str | Path) -> list[Run]:

@@ -1,0 +1,72 @@
+"""The commands that exchange networks with other programs: `export` and `import`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rowwise import options
+from rowwise.errors import ConfigError
+
+
+def export_run(
+    run: options.RunFolder,
+    to: options.ExportTo = "onnx",
+    out: options.ExportOut = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a run's network as an ONNX or a Keras model.
+
+    The ONNX model takes bytes (0 is paper, 255 is ink), any number of pictures at once; the Keras
+    model takes floats from 0 to 1, as Keras' users train it. Before the file is kept it is tried:
+    its probabilities are compared with the engine's.
+    """
+    from rowwise import export, runs, terminal
+
+    if to not in export.FORMATS:
+        raise ConfigError(f"--to takes {' or '.join(export.FORMATS)}, got {to!r}")
+    write = export.export_onnx if to == "onnx" else export.export_keras
+    made = write(runs.Run.open(run), out)
+    if as_json:
+        told = {"file": str(made.path), "program": made.program, "engine": made.engine}
+        terminal.write_json(told | {"difference": made.difference, "untried": made.untried})
+    elif made.difference is None:
+        print(f"{made.path}: not tried, {made.untried}")
+    else:
+        print(
+            f"{made.path}: {made.program} gives the probabilities of the engine {made.engine} "
+            f"to within {made.difference:.1e}"
+        )
+
+
+def import_model(
+    model: options.KerasModel,
+    out: options.ImportOut = None,
+    dataset: options.ImportDataset = None,
+    data: options.ImportData = None,
+    as_json: options.Json = False,
+) -> None:
+    """Take a Keras model that was trained elsewhere as a run.
+
+    It may have the layers that Rowwise has; others are refused by name. The file is read as data
+    and nothing in it is run; Keras is not needed.
+    """
+    from rowwise import data as datasets
+    from rowwise import keras_import, listing, terminal
+
+    judge = None
+    if dataset is not None or data is not None:
+        judge = datasets.load(dataset, path=data, report=_to_stderr, progress=sys.stderr.isatty())
+    folder = out or Path("runs") / f"{keras_import.name_of(model)}-s0"
+    run = keras_import.import_keras(model, folder, data=judge)
+    record = run.record
+    if as_json:
+        terminal.write_json(listing.row(run) | {"sentence": record.sentence})
+        return
+    print(f"{folder}: {run.network}, {record.sentence}")
+    if record.test_accuracy is not None:
+        print(f"test accuracy {100 * record.test_accuracy:.2f} % on {record.data.name}")
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
