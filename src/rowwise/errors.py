@@ -39,7 +39,7 @@ class RunError(RowwiseError):
 
 
 class ModelError(RowwiseError):
-    """A model file is damaged, foreign, or of layers that Rowwise and the format do not share."""
+    """A model is missing, damaged, foreign, or cannot do what is asked of it."""
 
 
 class EstimatorError(RowwiseError, ValueError):

@@ -1,0 +1,212 @@
+"""Why a picture was read so: belief by row, the ink that mattered, its preparation, its like."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowwise import data, image
+from rowwise.errors import DataError
+from rowwise.image import Step
+from rowwise.image_files import Picture
+from rowwise.model import ROW_BY_ROW
+
+if TYPE_CHECKING:
+    from rowwise.recognise import Reading, Recogniser
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+NEIGHBOURS = 5
+WINDOWS_PX = (3, 5)  # sides of the windows whose ink is taken away
+LEAST_INK = 32  # grey level from which on a pixel counts as ink
+SMALLEST = 1e-7  # a probability, for its logarithm
+
+
+class Neighbour(NamedTuple):
+    """A training picture like the one that was read.
+
+    `distance` is 0 for the same ink and 1 for ink that nowhere meets; `place` counts the training
+    pictures from 0.
+    """
+
+    label: str
+    distance: float
+    place: int
+    picture: Bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a reading came out as it did.
+
+    beliefs float32 [T, C]: the calibrated probabilities after each row, of `belief_model`, which
+    reads row by row; `decided_at` is the row, from 1, from which on it never left the answer that
+    it ends with, and `remark` says so where that answer is another one than the reading's.
+    ink float32 [rows, columns], 0 to 1: how much the reading's certainty hangs on each pixel's ink.
+    steps: how the picture became what the network saw. neighbours: the nearest training pictures,
+    or why there are none.
+    """
+
+    reading: Reading
+    beliefs: Floats
+    belief_model: str
+    decided_at: int | None
+    remark: str
+    ink: Floats
+    steps: tuple[Step, ...]
+    neighbours: tuple[Neighbour, ...]
+    why_no_neighbours: str
+
+
+def explain(recogniser: Recogniser, reading: Reading, picture: Picture) -> Explanation:
+    """Explain a reading of `picture` by `recogniser`.
+
+    Raises ModelError where no model that reads row by row can be had.
+    """
+    steps = image.normalise(picture, steps=True).steps
+    rows, columns = recogniser.model.network.shape
+    by_row = row_reader(recogniser)
+    classes = len(recogniser.model.classes)
+    if reading.picture is None or reading.digit is None:
+        nothing = np.zeros((0, classes), np.float32)
+        no_ink = np.zeros((rows, columns), np.float32)
+        name = by_row.model.name
+        return Explanation(
+            reading, nothing, name, None, reading.reason, no_ink, steps, (), reading.reason
+        )
+    seen = recogniser.fitted(reading.picture[None])
+    beliefs = by_row.beliefs(by_row.fitted(reading.picture[None]))[0]
+    said = int(beliefs[-1].argmax())
+    remark = ""
+    if said != reading.digit:
+        other, mine = by_row.model.classes[said], reading.label
+        remark = (
+            f"{by_row.model.name}, which reads row by row, ends with {other} "
+            f"({beliefs[-1, said]:.0%}); {recogniser.model.name} read {mine}"
+        )
+    ink = importance(recogniser, seen[0], reading.digit)
+    neighbours, reason = _neighbours(recogniser, seen[0])
+    return Explanation(
+        reading,
+        beliefs,
+        by_row.model.name,
+        decision(beliefs),
+        remark,
+        ink,
+        steps,
+        neighbours,
+        reason,
+    )
+
+
+def decision(beliefs: Floats) -> int:
+    """The row, from 1, from which on the likeliest class of beliefs [T, C] stays the last one's."""
+    others = np.flatnonzero(beliefs.argmax(1) != beliefs[-1].argmax())
+    return int(others[-1]) + 2 if len(others) else 1
+
+
+def row_reader(recogniser: Recogniser) -> Recogniser:
+    """The recogniser itself where it tells its belief after every row, else the model `rows`."""
+    if recogniser.model.network.steps == recogniser.model.network.shape[0]:
+        return recogniser
+    return recogniser.companion(ROW_BY_ROW)
+
+
+# --- which ink mattered -----------------------------------------------------------------------
+
+
+def importance(recogniser: Recogniser, seen: Bytes, digit: int) -> Floats:
+    """How much of the certainty of `digit` hangs on each pixel's ink: float32 [R, C], 0 to 1.
+
+    Windows of some sizes are wiped at every place where there is ink (occlusion: Zeiler & Fergus
+    2014, section 4.2). What a window is worth is the fall of the log odds of the digit against the
+    likeliest other one, for each unit of the ink that it holds; a pixel is worth the mean of the
+    windows that hold it, where it has ink.
+    """
+    rows, columns = seen.shape
+    wiped, masks = [seen], []
+    for side in WINDOWS_PX:
+        for top in range(1 - side // 2 - side % 2, rows):
+            for left in range(1 - side // 2 - side % 2, columns):
+                mask = np.zeros(seen.shape, bool)
+                mask[max(0, top) : top + side, max(0, left) : left + side] = True
+                if (seen[mask] >= LEAST_INK).any():
+                    masks.append(mask)
+                    wiped.append(np.where(mask, 0, seen).astype(np.uint8))
+    if not masks:
+        return np.zeros(seen.shape, np.float32)
+    odds = log_odds(recogniser.probabilities(np.stack(wiped)), digit)
+    held = np.stack(masks)
+    falls = (odds[0] - odds[1:]).astype(np.float64)
+    ink = np.where(seen >= LEAST_INK, seen, 0) / 255
+    worth = falls / (held * ink).sum((1, 2))
+    mean = np.tensordot(worth, held, 1) / np.maximum(held.sum(0), 1)
+    found = np.maximum(mean, 0) * (ink > 0)
+    return np.asarray(found / max(found.max(), SMALLEST), np.float32)
+
+
+def log_odds(probabilities: Floats, digit: int) -> Floats:
+    """ln p of `digit` minus ln p of the likeliest other class, [N], of probabilities [N, C]."""
+    logs = np.log(np.maximum(probabilities, SMALLEST))
+    others = np.delete(logs, digit, axis=1)
+    return np.asarray(logs[:, digit] - others.max(1))
+
+
+# --- the nearest training pictures ------------------------------------------------------------
+
+
+class _Training(NamedTuple):
+    """Training pictures as unit vectors float32 [N, R·C], blurred a little; labels; themselves."""
+
+    vectors: Floats
+    labels: NDArray[np.int64]
+    images: Bytes
+
+
+_kept: dict[str, _Training | str] = {}  # by data set: its pictures, or why there are none
+_loading = threading.Lock()
+
+
+def _neighbours(recogniser: Recogniser, seen: Bytes) -> tuple[tuple[Neighbour, ...], str]:
+    name = recogniser.model.card.data
+    with _loading:
+        if name not in _kept:
+            _kept[name] = _load(name)
+        training = _kept[name]
+    if isinstance(training, str):
+        return (), training
+    if training.images.shape[1:] != seen.shape:
+        return (), f"the training pictures of {name} have another size"
+    likeness = training.vectors @ _vectors(seen[None])[0]
+    nearest = np.argsort(-likeness, kind="stable")[:NEIGHBOURS]
+    classes = recogniser.model.classes
+    found = [
+        Neighbour(classes[training.labels[i]], float(1 - likeness[i]), int(i), training.images[i])
+        for i in nearest
+    ]
+    return tuple(found), ""
+
+
+def _load(name: str) -> _Training | str:
+    missing = f"the training pictures ({name or 'unknown'}) are not on this machine"
+    if not name:
+        return missing
+    try:
+        found = data.load(name, download=False)
+    except DataError:
+        return missing
+    return _Training(_vectors(found.train_images), found.train_labels, found.train_images)
+
+
+def _vectors(images: Bytes) -> Floats:
+    """Pictures as unit vectors, blurred by a pixel so that near ink counts as near."""
+    import cv2
+
+    blurred = [cv2.GaussianBlur(one, (5, 5), 1.0).ravel() for one in images]
+    flat: Any = np.asarray(blurred, np.float32)
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1))

@@ -1,0 +1,142 @@
+"""A model: a trained network made ready to read people's digits, as one file or from a run.
+
+The file is safetensors: the weights, and as metadata the network and the model's `Card`. Those that
+ship lie in the package's folder `models`, each beside the experiment that it was trained by.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from rowwise import tensors
+from rowwise.config import Experiment
+from rowwise.errors import ModelError, RowwiseError
+from rowwise.network import Network, Weights
+from rowwise.runs import RECORD, Run
+from rowwise.settings import Positive, Settings, Share, nearest, parse
+
+FORMAT = "rowwise model 1"
+SUFFIX = ".safetensors"
+DESCRIPTION = ("experiment", "shape", "classes", "card")  # the keys of the metadata, JSON each
+DEFAULT = "best"
+ROW_BY_ROW = "rows"  # the model that says what it believes after each row
+
+
+class Promise(Settings):
+    """From which confidence on readings are accepted so that an error rate is kept.
+
+    See `calibration.promise`, which chose it on `pictures` that the model had not learnt from.
+    """
+
+    error_rate: Share
+    level: Share
+    confidence: Share
+    pictures: Annotated[int, Field(ge=0)]
+    accepted: Annotated[int, Field(ge=0)]
+    wrong: Annotated[int, Field(ge=0)]
+
+
+class Card(Settings):
+    """What is known of a model beside its weights."""
+
+    format: Literal[1] = 1
+    name: str
+    temperature: Positive = 1.0
+    promises: tuple[Promise, ...] = ()
+    data: str = ""  # the name of the data set that it learnt from
+    data_digest: str = ""
+    seed: int = 0
+    version: str = ""  # of the rowwise that trained it
+    figures: tuple[tuple[str, float], ...] = ()  # what was measured, by name, as fractions
+
+    def promise(self, error_rate: float) -> Promise | None:
+        """The promise of this error rate, or None where it was not made."""
+        return next((one for one in self.promises if one.error_rate == error_rate), None)
+
+
+class Model:
+    """A network with its weights and its card."""
+
+    def __init__(
+        self, network: Network, weights: Weights, classes: tuple[str, ...], card: Card
+    ) -> None:
+        self.network = network
+        self.weights = weights
+        self.classes = classes
+        self.card = card
+
+    @property
+    def name(self) -> str:
+        """The card's name."""
+        return self.card.name
+
+    @classmethod
+    def load(cls, place: str | Path = DEFAULT) -> Self:
+        """A model that ships, by name; or that of a file or a run's folder.
+
+        A run's is not calibrated, and promises nothing.
+
+        Raises ModelError where there is none, or it is damaged.
+        """
+        if str(place) in (names := shipped()):
+            return cls._read(folder() / f"{place}{SUFFIX}")
+        path = Path(place)
+        try:
+            if (path / RECORD).is_file():
+                return cls._of_run(Run.open(path))
+            if path.is_file():
+                return cls._read(path)
+        except RowwiseError as error:
+            raise ModelError(str(error)) from None
+        known = ", ".join(names) or "none"
+        raise ModelError(
+            f"a model is one that ships ({known}), a {SUFFIX} file or a run's folder, "
+            f"got {str(place)!r}{nearest(str(place), names)}"
+        )
+
+    @classmethod
+    def _of_run(cls, run: Run) -> Self:
+        data = run.record.data
+        card = Card(name=run.name, data=data.name, data_digest=data.digest, seed=run.seed)
+        return cls(run.network, run.weights(), data.classes, card)
+
+    @classmethod
+    def _read(cls, path: Path) -> Self:
+        weights, told = tensors.read(path, FORMAT)
+        try:
+            trees = {key: json.loads(told[key]) for key in DESCRIPTION}
+            (rows, columns), classes = map(int, trees["shape"]), tuple(map(str, trees["classes"]))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            raise ModelError(f"{path} is damaged: it lacks the network's description") from None
+        try:
+            experiment = parse(Experiment, trees["experiment"], where=str(path))
+            card = parse(Card, trees["card"], where=str(path))
+            network = Network(experiment, (rows, columns), len(classes))
+            return cls(network, network.check(weights, where=str(path)), classes, card)
+        except RowwiseError as error:
+            raise ModelError(str(error)) from None
+
+    def save(self, path: Path) -> None:
+        """Write the model as one file. Raises RunError where that cannot be done."""
+        told = {
+            "experiment": self.network.experiment.model_dump_json(),
+            "shape": json.dumps(self.network.shape),
+            "classes": json.dumps(self.classes),
+            "card": self.card.model_dump_json(),
+        }
+        tensors.write(path, FORMAT, self.weights, told)
+
+
+def folder() -> Path:
+    """Where the models that ship lie, and the experiments that they were trained by."""
+    return Path(str(resources.files("rowwise") / "models"))
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the models that ship."""
+    return tuple(sorted(path.stem for path in folder().glob(f"*{SUFFIX}")))
