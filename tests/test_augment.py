@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowwise import augment
+from rowwise import augment, outliers
 from rowwise.augment import BLOCK, distort
 from rowwise.recipe import Augmentation
 
@@ -26,6 +26,8 @@ ALL = Augmentation(
     blur_share=0.3,
     contrast_share=0.3,
     noise_share=0.3,
+    flag_share=0.5,
+    outlier_share=0.2,
 )
 KEYS = [key for key in Augmentation.model_fields if key != "elastic_spacing_px"]
 
@@ -39,6 +41,11 @@ def bars(count: int = 8, shape: tuple[int, int] = (28, 28)) -> np.ndarray:
 
 def digits(count: int, shape: tuple[int, int] = (28, 28), seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def spoil(images: np.ndarray, how: Augmentation, *, seed: int, step: int, **more) -> np.ndarray:
+    """The pictures alone, all of them ones."""
+    return distort(images, np.ones(len(images), np.int64), how, seed=seed, step=step, **more)[0]
 
 
 def only(key: str) -> Augmentation:
@@ -59,18 +66,18 @@ def centres(images: np.ndarray) -> np.ndarray:
 def test_seed_and_step_decide_and_nothing_else():
     images = digits(3 * BLOCK + 5)
     before = images.copy()
-    one = distort(images, ALL, seed=1, step=7)
+    one = spoil(images, ALL, seed=1, step=7)
     with ThreadPoolExecutor(3) as pool:
-        np.testing.assert_array_equal(distort(images, ALL, seed=1, step=7, each=pool.map), one)
+        np.testing.assert_array_equal(spoil(images, ALL, seed=1, step=7, each=pool.map), one)
     np.testing.assert_array_equal(images, before)
-    for other in (distort(images, ALL, seed=2, step=7), distort(images, ALL, seed=1, step=8)):
+    for other in (spoil(images, ALL, seed=2, step=7), spoil(images, ALL, seed=1, step=8)):
         assert (other != one).any((1, 2)).mean() > 0.99
 
 
 def test_every_picture_draws_for_itself():
     """Also across blocks, where another stream begins."""
     same = np.repeat(digits(1), 2 * BLOCK, axis=0)
-    drawn = distort(same, ALL, seed=0, step=0)
+    drawn = spoil(same, ALL, seed=0, step=0)
     assert len({image.tobytes() for image in drawn}) > 2 * BLOCK - 3
 
 
@@ -88,25 +95,35 @@ def test_a_stream_is_not_that_of_the_initial_weights():
 )
 def test_any_pictures_stay_pictures(count, shape, keys):
     how = Augmentation(**{key: getattr(ALL, key) for key in keys})
-    drawn = distort(digits(count, shape), how, seed=3, step=0)
+    drawn = spoil(digits(count, shape), how, seed=3, step=0)
     assert drawn.shape == (count, *shape)
     assert drawn.dtype == np.uint8
 
 
 def test_nothing_asked_for_changes_nothing():
     images = digits(70)
-    np.testing.assert_array_equal(distort(images, Augmentation(), seed=1, step=1), images)
+    np.testing.assert_array_equal(spoil(images, Augmentation(), seed=1, step=1), images)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_each_key_changes_pictures(key):
     images = bars(200)
     images[:, ::3] |= 100  # ink wherever a rectangle may fall
-    changed = (distort(images, only(key), seed=0, step=0) != images).any((1, 2)).mean()
+    changed = (spoil(images, only(key), seed=0, step=0) != images).any((1, 2)).mean()
     if key.endswith("_share"):
         assert changed == pytest.approx(getattr(ALL, key), abs=0.1)
     else:
         assert changed > 0.9
+
+
+def test_labels_stay_but_for_outliers():
+    labels = np.random.default_rng(0).integers(0, 10, 300)
+    kept = labels.copy()
+    _, told = distort(digits(300), labels, ALL, seed=1, step=1)
+    np.testing.assert_array_equal(labels, kept)
+    none = told == outliers.NONE
+    assert none.mean() == pytest.approx(ALL.outlier_share, abs=0.08)
+    np.testing.assert_array_equal(told[~none], labels[~none])
 
 
 # --- what moves ink ---------------------------------------------------------------------------
@@ -114,7 +131,7 @@ def test_each_key_changes_pictures(key):
 
 def test_a_shift_moves_the_centre_by_up_to_its_limit_and_keeps_the_ink():
     images = bars(300)
-    drawn = distort(images, Augmentation(shift_px=2.0), seed=0, step=0)
+    drawn = spoil(images, Augmentation(shift_px=2.0), seed=0, step=0)
     moved = centres(drawn) - centres(images)
     assert np.abs(moved).max() == pytest.approx(2.0, abs=0.1)
     assert np.abs(moved.mean(0)).max() < 0.25
@@ -126,7 +143,7 @@ def test_a_shift_moves_the_centre_by_up_to_its_limit_and_keeps_the_ink():
 
 def test_a_rotation_turns_by_up_to_its_limit_about_the_middle():
     images = bars(300)
-    drawn = distort(images, Augmentation(rotation_deg=30.0), seed=0, step=0).astype(float)
+    drawn = spoil(images, Augmentation(rotation_deg=30.0), seed=0, step=0).astype(float)
     rows, columns = np.arange(28) - 13.5, np.arange(28) - 13.5
     # The bar's principal axis, from its second moments.
     yy = (drawn.sum(2) * rows**2).sum(1)
@@ -140,7 +157,7 @@ def test_a_rotation_turns_by_up_to_its_limit_about_the_middle():
 
 def test_a_scale_changes_the_area_by_up_to_the_square_of_its_limit():
     images = bars(300)
-    drawn = distort(images, Augmentation(scale=0.2), seed=0, step=0)
+    drawn = spoil(images, Augmentation(scale=0.2), seed=0, step=0)
     area = drawn.sum((1, 2), dtype=float) / images.sum((1, 2), dtype=float)
     assert 0.6 < area.min() < 0.72
     assert 1.35 < area.max() < 1.5
@@ -164,9 +181,9 @@ def test_ink_that_leaves_a_picture_enters_no_other():
     images = np.zeros((60, 10, 12), np.uint8)
     images[::2] = 255
     how = Augmentation(shift_px=9.0, rotation_deg=90.0, scale=0.5, elastic_px=4.0, stroke=1.0)
-    drawn = distort(images, how, seed=1, step=1)
+    drawn = spoil(images, how, seed=1, step=1)
     assert not drawn[1::2].any()
-    blurred = distort(images, Augmentation(blur_share=1.0, outline_share=1.0), seed=1, step=1)
+    blurred = spoil(images, Augmentation(blur_share=1.0, outline_share=1.0), seed=1, step=1)
     assert not blurred[1::2].any()
 
 
@@ -178,6 +195,26 @@ def test_strokes_grow_and_shrink_by_two_pixels_at_most():
     drawn = augment.thicken(bars(5), amounts)
     across = drawn[:, 14].sum(1, dtype=float) / 255
     np.testing.assert_allclose(across, 4 + 2 * amounts, atol=0.02)
+
+
+def test_ones_alone_get_a_flag_and_half_of_them_a_base():
+    labels = np.tile([1, 7], 200)
+    images = bars(400)
+    drawn, _ = distort(images, labels, Augmentation(flag_share=1.0), seed=0, step=0)
+    np.testing.assert_array_equal(drawn[1::2], images[1::2])
+    ones = drawn[::2]
+    assert (ones >= images[::2]).all()
+    assert (ones[:, 6:16, :12].max((1, 2)) > 200).all()  # the flag: above, and left of the bar
+    assert (ones[:, 6:14, 18:].max((1, 2)) < 60).all()
+    with_base = ones[:, 16:22, 17:].max((1, 2)) > 200
+    assert with_base.mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_one_that_leans_far_or_has_no_ink_stays_as_it_is():
+    nothing = np.zeros((28, 28), np.uint8)
+    leaning = np.rint(255 * np.eye(28)[::-1]).astype(np.uint8)
+    for one in (nothing, leaning, leaning[:, ::-1]):
+        assert augment.add_flag(one, np.random.default_rng(0)) is one
 
 
 def test_an_outline_is_hollow():

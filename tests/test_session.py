@@ -162,15 +162,10 @@ def test_augmentation_distorts_what_is_learnt_and_nothing_else(monkeypatch):
     )
     for step in range(12):
         order = shuffled(150, seed=4, epoch=step // 6)[28 * (step % 6) : 28 * (step % 6) + 28]
-        drawn = distort(DATA.train_images[order], chosen.augmentation, seed=4, step=step)
-        assert drawn.shape == (len(order), 6, 5)
-        trainer.run(
-            order,
-            batch=28,
-            first_step=step,
-            rates=np.array([1e-3]),
-            given=engines.Given(drawn, DATA.train_labels[order]),
-        )
+        parts = DATA.train_images[order], DATA.train_labels[order]
+        given = engines.Given(*distort(*parts, chosen.augmentation, seed=4, step=step))
+        assert given.images.shape == (len(order), 6, 5)
+        trainer.run(order, batch=28, first_step=step, rates=np.array([1e-3]), given=given)
     for name, value in trainer.weights().items():
         np.testing.assert_array_equal(result.weights[name], value)
     loss, right = trainer.evaluate(DATA.test_images, DATA.test_labels)

@@ -12,42 +12,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rowwise import outliers
 from rowwise.config import Augmentation
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
 Rng = np.random.Generator
 
 STREAM = 0xA06  # tells these draws from others that are made of the same seed
 BLOCK = 64  # pictures that draw from one stream, and that a thread works on at a time
 GAP = 3  # rows of zeros that keep stacked pictures from touching, by as far as a blur reaches
 BLUR_SIGMA_PX = 1.2
+LEAST_LEAN, MOST_LEAN = -0.1, 0.35  # of a one that gets a flag: columns for each row upwards
 FULL = 255
 
 
 def distort(
     images: Bytes,
+    labels: Labels,
     how: Augmentation,
     *,
     seed: int,
     step: int,
     each: Callable[..., Iterable[Bytes]] = map,
-) -> Bytes:
-    """The pictures of one training step, distorted; uint8 [B, R, C] as `images`, which is kept.
+) -> tuple[Bytes, Labels]:
+    """The pictures of one training step, distorted, and their labels.
 
-    `step` counts from the training's beginning. See `Augmentation` for what is done, in its order.
-    `each` is called as `map` is; a pool's works on several blocks at a time.
+    images uint8 [B, R, C] and labels int64 [B] are kept, and returned anew; the label of what was
+    made into no digit is `outliers.NONE`. `step` counts from the training's beginning. See
+    `Augmentation` for what is done. `each` is called as `map` is; a pool's works on several blocks
+    at a time.
     """
+    if how.outlier_share:
+        images, labels = outliers.mix(images, labels, how.outlier_share, seed=seed, step=step)
 
     def block(first: int) -> Bytes:
         rng = np.random.Generator(np.random.PCG64([STREAM, seed, step, first]))
-        return _distort_block(images[first : first + BLOCK], how, rng)
+        part = slice(first, first + BLOCK)
+        return _distort_block(images[part], labels[part], how, rng)
 
-    return np.concatenate([images[:0], *each(block, range(0, len(images), BLOCK))])
+    return np.concatenate([images[:0], *each(block, range(0, len(images), BLOCK))]), labels
 
 
-def _distort_block(images: Bytes, how: Augmentation, rng: Rng) -> Bytes:
-    images = move(images, how, rng) if _moves(how) else images.copy()
+def _distort_block(images: Bytes, labels: Labels, how: Augmentation, rng: Rng) -> Bytes:
+    images = images.copy()
+    if how.flag_share:
+        for place in np.flatnonzero((labels == 1) & (rng.random(len(images)) < how.flag_share)):
+            images[place] = add_flag(images[place], rng)
+    if _moves(how):
+        images = move(images, how, rng)
     if how.stroke:
         images = thicken(images, rng.uniform(-how.stroke, how.stroke, len(images)))
     changes: tuple[tuple[float, Callable[[Bytes, Rng], Bytes]], ...] = (
@@ -160,6 +174,47 @@ def outline(images: Bytes, rng: Rng) -> Bytes:
 
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     return _apart(cv2.morphologyEx(_stacked(images), cv2.MORPH_GRADIENT, cross), images.shape)
+
+
+def add_flag(one: Bytes, rng: Rng) -> Bytes:
+    """A one [R, C] with a flag from its top down to the left, and in half of cases with a base.
+
+    The flag falls 30 to 60 degrees and is 0.25 to 0.55 of the one's height long; the base reaches
+    0.15 to 0.45 of the height to either side. Both are as wide and as dark as the stroke. A one
+    that leans far to the right, or to the left at all, stays as it is: it would be no one.
+    """
+    import cv2
+
+    rows = np.flatnonzero(one.max(1) > FULL // 2)
+    if len(rows) < 4:
+        return one
+    top, bottom = int(rows[0]), int(rows[-1])
+    height, ink = bottom - top + 1, one[top : bottom + 1].astype(np.float64)
+    width = max(1, round(float(ink.sum()) / FULL / height))
+    dark = int(one.max())
+    drawn = np.zeros_like(one)
+
+    def stroke(start: tuple[float, float], end: tuple[float, float]) -> None:
+        ends = [tuple(round(16 * value) for value in point) for point in (start, end)]
+        cv2.line(drawn, ends[0], ends[1], dark, width, cv2.LINE_AA, 4)
+
+    inside = width / 2
+    x, y = _ink_column(one, top, width), top + inside
+    foot, level = _ink_column(one, bottom - width + 1, width), bottom - inside
+    if not LEAST_LEAN <= (x - foot) / height <= MOST_LEAN:
+        return one
+    fall, length = np.deg2rad(rng.uniform(30, 60)), height * rng.uniform(0.25, 0.55)
+    stroke((x, y), (x - length * np.cos(fall), y + length * np.sin(fall)))
+    if rng.random() < 0.5:
+        left, right = height * rng.uniform(0.15, 0.45, 2)
+        stroke((foot - left, level), (foot + right, level))
+    return np.maximum(one, drawn)
+
+
+def _ink_column(one: Bytes, first: int, rows: int) -> float:
+    """The mean column of the ink in some rows."""
+    ink = one[first : first + rows].sum(0, dtype=np.float64)
+    return float(ink @ np.arange(len(ink)) / max(1.0, float(ink.sum())))
 
 
 def draw_line(images: Bytes, rng: Rng) -> Bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from rowwise import augment, curves, diagram, figures, pictures
 from rowwise.comparison import proportion_interval
 from rowwise.curves import Curve
@@ -248,11 +250,12 @@ def augmented(study: StudySummary, network: NetworkSummary) -> Illustration:
     assert how is not None
     names, shown = study.data.identity.classes, study.data.samples
     flat = shown.reshape(-1, *shown.shape[2:])
-    drawn = augment.distort(flat, how, seed=seed, step=0).reshape(shown.shape)
+    labels = np.repeat(np.arange(len(shown)), shown.shape[1])
+    drawn, _ = augment.distort(flat, labels, how, seed=seed, step=0)
     limit = f", of the first {SHOWN_CLASSES} classes" if len(names) > SHOWN_CLASSES else ""
     return Illustration(
         f"augmented-{network.name}",
-        pictures.samples(drawn, names),
+        pictures.samples(drawn.reshape(shown.shape), names),
         f"The training images of the sheet above as the augmentation of {network.name} distorts "
         f"them once; in training each is distorted anew in every epoch{limit}.",
         f"Distorted training images of {several(len(names), 'class', 'classes')}.",

@@ -156,8 +156,12 @@ class Augmentation(Settings):
     elastic one (Simard et al. 2003) of up to `elastic_px` root mean square, whose displacements are
     independent at a distance of `elastic_spacing_px`. The second changes strokes and grey levels:
     their width by up to plus or minus 2 px times `stroke`; then each by a `share` of pictures that
-    it happens to, in the order of the keys. `outlier_share` of the pictures are first made into
-    something that is no digit, whose target is the same for every class (Hendrycks et al. 2019).
+    it happens to, in the order of the keys.
+
+    Two members know the digits 0 to 9, and come before all others: `flag_share` of the ones get a
+    flag at their top, half of these a base too, as many people write them and MNIST's writers
+    seldom did; `outlier_share` of the pictures are made into something that is no digit, whose
+    target is the same for every class (Hendrycks et al. 2019).
     """
 
     rotation_deg: Annotated[float, Field(strict=True, ge=0, le=180)] = 0.0
@@ -173,6 +177,7 @@ class Augmentation(Settings):
     blur_share: Share = 0.0
     contrast_share: Share = 0.0
     noise_share: Share = 0.0
+    flag_share: Share = 0.0
     outlier_share: Share = 0.0
 
 

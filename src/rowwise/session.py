@@ -249,12 +249,8 @@ class Session:
         for step, cut in enumerate(range(0, len(order), batch), first_step):
             places = order[cut : cut + batch]
             images, labels = self._train.images[places], self._train.labels[places]
-            if how.outlier_share:
-                images, labels = outliers.mix(
-                    images, labels, how.outlier_share, seed=seed, step=step
-                )
-            images = augment.distort(images, how, seed=seed, step=step, each=each)
-            steps.append(engines.Given(images, labels))
+            made = augment.distort(images, labels, how, seed=seed, step=step, each=each)
+            steps.append(engines.Given(*made))
         return engines.Given(*map(np.concatenate, zip(*steps, strict=True)))
 
     def _steps_to_average(self, step: int) -> int:
