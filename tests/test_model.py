@@ -11,7 +11,7 @@ import small_training
 from small_training import experiment, train
 
 from rowwise import model as models
-from rowwise.config import Experiment
+from rowwise.config import shipped_studies
 from rowwise.errors import ModelError
 from rowwise.model import Card, Model, Promise
 from rowwise.network import Network
@@ -54,15 +54,14 @@ def test_a_run_is_a_model_that_promises_nothing(tmp_path):
         np.testing.assert_array_equal(found.weights[name], value)
 
 
-def test_every_experiment_that_ships_beside_a_model_is_one():
-    for path in sorted(models.folder().glob("*.toml")):
-        told = Experiment.from_file(path)
-        assert told.name == path.stem
-        assert told.validation != "test"
-        Network(told, (28, 28), 10)
+def test_every_model_that_ships_is_of_an_experiment_that_ships():
+    study = {one.name: one for one in shipped_studies()["recognisers"].experiments}
+    assert all(one.validation == 0.1 for one in study.values())
+    assert study["rows"].target_replication > 0
     for name in models.shipped():
         found = Model.load(name)
-        assert found.network.experiment == Experiment.from_file(models.folder() / f"{name}.toml")
+        seed = {"seed": found.card.seed}
+        assert found.network.experiment == study[name].model_copy(update=seed)
         assert found.name == name
 
 

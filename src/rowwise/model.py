@@ -1,7 +1,7 @@
 """A model: a trained network made ready to read people's digits, as one file or from a run.
 
 The file is safetensors: the weights, and as metadata the network and the model's `Card`. Those that
-ship lie in the package's folder `models`, each beside the experiment that it was trained by.
+ship lie in the package's folder `models`, and are of the study `recognisers`.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Model:
 
 
 def folder() -> Path:
-    """Where the models that ship lie, and the experiments that they were trained by."""
+    """Where the models that ship lie."""
     return Path(str(resources.files("rowwise") / "models"))
 
 
