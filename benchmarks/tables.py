@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import equivalence
+import trial_tables
 from measuring import BUSY_LOAD, HERE, RESULTS
 from networks import TRAINING_IMAGES
 
@@ -353,6 +354,11 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "scaling": scaling,
     "footprint": footprint,
     "whole_study": whole_study,
+    "realworld": lambda found: trial_tables.realworld(found, table),
+    "corruptions": lambda found: trial_tables.corruptions(found, table),
+    "not_digits": lambda found: trial_tables.not_digits(found, table),
+    "faithfulness": lambda found: trial_tables.faithfulness(found, table),
+    "reading": lambda found: trial_tables.reading(found, table, machine(found)),
 }
 
 

@@ -50,6 +50,7 @@ HOMES = {
         "image",
         "ink",
         "strokes",
+        "flaws",
         "image_files",
         "raster",
     },
@@ -75,7 +76,15 @@ SLOW = {
     "onnxruntime",
     "h5py",
 }
-AT_ONCE = HOMES["torch"] | {"image", "ink", "strokes", "image_files", "raster", "estimator"}
+AT_ONCE = HOMES["torch"] | {
+    "image",
+    "ink",
+    "strokes",
+    "flaws",
+    "image_files",
+    "raster",
+    "estimator",
+}
 
 MOST_LINES_A_FILE = 450
 MOST_LINES_A_FUNCTION = 60

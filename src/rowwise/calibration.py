@@ -110,7 +110,7 @@ def promise(
 
 
 def quantile_candidates(
-    confidence: Floats, *, coverages: Sequence[float] = tuple(np.arange(0.70, 1.0, 0.01))
+    confidence: Floats, *, coverages: Sequence[float] = tuple(np.linspace(0.70, 0.99, 30))
 ) -> list[float]:
     """Thresholds that would accept these shares of pictures, by their confidences [N]."""
     return [float(np.quantile(confidence, 1 - coverage)) for coverage in coverages]

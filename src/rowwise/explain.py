@@ -22,7 +22,7 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 NEIGHBOURS = 5
-WINDOWS_PX = (3, 5)  # sides of the windows whose ink is taken away
+WINDOWS_PX = ((3, 1), (5, 2))  # sides of the windows whose ink is taken away, and their steps
 LEAST_INK = 32  # grey level from which on a pixel counts as ink
 SMALLEST = 1e-7  # a probability, for its logarithm
 
@@ -130,9 +130,9 @@ def importance(recogniser: Recogniser, seen: Bytes, digit: int) -> Floats:
     """
     rows, columns = seen.shape
     wiped, masks = [seen], []
-    for side in WINDOWS_PX:
-        for top in range(1 - side // 2 - side % 2, rows):
-            for left in range(1 - side // 2 - side % 2, columns):
+    for side, step in WINDOWS_PX:
+        for top in range(1 - side // 2 - side % 2, rows, step):
+            for left in range(1 - side // 2 - side % 2, columns, step):
                 mask = np.zeros(seen.shape, bool)
                 mask[max(0, top) : top + side, max(0, left) : left + side] = True
                 if (seen[mask] >= LEAST_INK).any():

@@ -213,7 +213,7 @@ def closer(picture: Bytes, found: Ink, *, show: Show | None = None) -> Ink:
     """Look again, from near, at ink that is small in a large picture."""
     left, top, wide, high = found.box
     longest = max(wide, high)
-    if found.scale >= 1 or longest >= NEAR_PX:
+    if found.scale >= 1 or longest >= NEAR_PX or found.turned:
         return found
     margin = 0.4 * longest
     x0, y0 = (max(0, int((v - margin) / found.scale)) for v in (left, top))

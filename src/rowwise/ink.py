@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise.strokes import Strokes, choose, without_lines
+from rowwise.flaws import without_specks, without_stripes
+from rowwise.strokes import Strokes, choose, is_of_paper, without_lines
 
 SIDE_PX = 256  # the longer side of the copy that is searched
 LEAST_SIDE_PX = 112  # smaller pictures are enlarged to it
@@ -20,6 +21,7 @@ GOOD_SCORE = 0.45  # of one level everywhere: with a better one, no other is loo
 LOCAL_TRUST = 0.8  # in a paper's level from place to place, against one level everywhere
 EVEN_TRUST = 0.55  # where that one level is even
 EVEN_NOISE = 0.1  # of the way from paper to ink: paper in even light has less
+TURNED_TIMES = 1.1  # better than without: what turns stripes back is sure of them
 LEAST_LENGTH = 0.035  # of the picture's longer side
 LEAST_STEEPNESS = 0.06
 LEAST_CONTRAST = 6.0  # levels of 255
@@ -40,6 +42,7 @@ class Ink(NamedTuple):
     scale: float  # pixels of the copy a pixel of the picture
     bright: bool  # ink is brighter than paper
     score: float  # how well it looks like strokes on paper
+    turned: bool = False  # stripes of exchanged black and white were turned back
 
 
 def working_copy(pixels: Bytes) -> tuple[Bytes, float]:
@@ -125,7 +128,28 @@ def find(
     Returns:
         The ink, or None where nothing stands out from the paper as strokes do.
     """
-    copy, scale = working_copy(pixels)
+    small = max(pixels.shape[:2]) < LEAST_SIDE_PX  # edges are sharp only before it is enlarged
+    copy, scale = (pixels, 1.0) if small else working_copy(pixels)
+    if bright is None and (turned := without_stripes(copy)) is not None:
+        found, as_it_is = _search(turned, scale, bright=True), _search(copy, scale, bright=None)
+        if found and (as_it_is is None or found.score > TURNED_TIMES * as_it_is.score):
+            if show:
+                show("stripes", "Stripes of black and white exchanged, turned back.", turned)
+                _search(turned, scale, bright=True, show=show)
+            return found._replace(turned=True)
+    if small and copy.ndim == 2 and (clean := without_specks(copy)) is not None:
+        if show:
+            show("specks", "Single pixels that differ from all around them taken away.", clean)
+        copy = clean
+    return _search(copy, scale, bright=bright, show=show)
+
+
+def _search(
+    pixels: Bytes, scale: float, *, bright: bool | None, show: Show | None = None
+) -> Ink | None:
+    """`find` in a picture that was scaled by `scale` and mended."""
+    copy, enlarged = working_copy(pixels)
+    scale *= enlarged
     plain = grey(copy)
     if show:
         show("grey", "One brightness a pixel, in the colours that ink and paper differ in.", plain)
@@ -142,6 +166,8 @@ def find(
         unruled = without_lines(mask, above)
         strokes = choose(unruled, edges)
         if strokes is None or not stands_out(above, edges, strokes):
+            continue
+        if scale <= 1 and is_of_paper(strokes.mask, smooth):
             continue
         if trust * strokes.score > (best.score if best else LEAST_SCORE):
             score = trust * strokes.score

@@ -16,6 +16,9 @@ LINE_SPAN = 0.8  # of the picture's side: a straight line that is longer may be 
 FAINT_LINE = 0.8  # of the level of other ink: what is stronger may be a stroke
 LINE_THICK = 0.025  # of the picture's side
 MOST_PARTS = 16  # whose thickness is looked at, the largest
+STRAIGHT_SHARE = 0.3  # of the longer side of the smallest box around it: a line has less
+CREASE_SHARE = 0.05  # of a line's length: one that is thinner may be a sheet's fold
+EDGE_SHARE = 0.5  # of a line's contrast: what the two sides of a stroke differ by less than
 RECTANGLE = 0.9  # of the smallest box around it: what fills more is one
 SPECK_AREA = 0.02  # of the largest part
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -188,6 +191,47 @@ def _joined(
         if not more.any():
             return taken
         taken |= more
+
+
+def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
+    """Whether what a mask holds is no stroke but the fold, the edge or a shadow's edge of a sheet.
+
+    A fold is one thin straight line alone, from one edge of the picture to another: a 1 ends on the
+    paper, or is thicker, or was cut so closely that the picture is as narrow as it. An edge has one
+    level on one side and another beyond: a stroke has paper on both.
+
+    Args:
+        mask: uint8 [rows, columns], 0 or 1.
+        plain: uint8 [rows, columns], the picture's grey levels.
+    """
+    middle, sides, turn = cv2.minAreaRect(cv2.findNonZero(mask))
+    wide, long = min(sides), max(sides)
+    if wide > STRAIGHT_SHARE * long:
+        return False
+    rows, columns = mask.shape
+    if wide < CREASE_SHARE * long and min(rows, columns) >= 0.3 * max(rows, columns):
+        across = mask[:, :2].any() and mask[:, -2:].any()
+        if across or (mask[:2].any() and mask[-2:].any()):
+            return True
+    along = np.deg2rad(turn if sides[0] > sides[1] else turn + 90)
+    normal = np.array([-np.sin(along), np.cos(along)])
+    off = (wide / 2 + 0.06 * long + 1) * normal
+    strip = (0.7 * long, max(1.0, 0.04 * long))
+    sides_of_it = [_level(plain, np.asarray(middle) + by, strip, along) for by in (-off, off)]
+    levels = [level for level in sides_of_it if level is not None]
+    if len(levels) < 2:
+        return False
+    line = cv2.mean(plain, mask)[0]
+    here, there = (line - level for level in levels)
+    return bool(abs(here - there) > EDGE_SHARE * max(abs(here), abs(there)))
+
+
+def _level(plain: Bytes, middle: Array, size: tuple[float, float], turn: float) -> float | None:
+    """The mean level in a turned rectangle; None where it lies outside of the picture."""
+    box = cv2.boxPoints((tuple(map(float, middle)), size, float(np.rad2deg(turn))))
+    field = np.zeros(plain.shape, np.uint8)
+    cv2.fillConvexPoly(field, np.rint(box).astype(np.int32), 1)
+    return cv2.mean(plain, field)[0] if cv2.countNonZero(field) else None
 
 
 def _score(

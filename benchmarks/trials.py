@@ -1,0 +1,200 @@
+"""What the benchmarks of reading share: the model, held-out digits, what is counted, sheets."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from measuring import HERE, RESULTS
+
+if TYPE_CHECKING:
+    from rowwise.recognise import Recogniser
+
+FORMAT = 1
+VALIDATION = 0.1  # the share that the experiments of the models that ship hold out
+CELL_PX = 84  # of a contact sheet's pictures
+TEXT_PX = 14
+COLUMNS = 16  # of a contact sheet, in pictures
+
+
+class Told(NamedTuple):
+    """What a model told of one picture: its answer, how sure it was, and whether that will do."""
+
+    digit: int | None
+    confidence: float
+    accepted: bool
+
+
+def parser(description: str, out: str, *, count: int | None = None) -> argparse.ArgumentParser:
+    """The options that all of them have."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--model", default="best", help="a name, a file or a run (default best)")
+    made.add_argument("--error-rate", type=float, help="the promise to be kept (default 0.001)")
+    made.add_argument("--data", type=Path, help="folder of the IDX files (default $ROWWISE_DATA)")
+    made.add_argument("--threads", type=int, help="default: one a core")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a contact sheet there")
+    made.add_argument("--out", type=Path, default=RESULTS / out, help=f"default results/{out}")
+    if count is not None:
+        made.add_argument("--count", type=int, default=count, help=f"pictures (default {count:,})")
+    return made
+
+
+def recogniser(options: argparse.Namespace) -> Recogniser:
+    """The model that was asked for."""
+    from rowwise.recognise import Recogniser
+
+    return Recogniser.load(options.model, error_rate=options.error_rate, threads=options.threads)
+
+
+def head(model: Recogniser, options: argparse.Namespace) -> dict[str, Any]:
+    """The head of a results file: who read, and what with. No paths: files are passed on."""
+    import cv2
+
+    card = model.model.card
+    return {
+        "format": FORMAT,
+        "model": card.name,
+        "parameters": model.model.network.count,
+        "error_rate": _promised(model, options),
+        "threshold": model.threshold,
+        "temperature": card.temperature,
+        "seed": options.seed,
+        "python": platform.python_version(),
+        "versions": {"rowwise": version("rowwise"), "opencv": cv2.__version__},
+    }
+
+
+def _promised(model: Recogniser, options: argparse.Namespace) -> float | None:
+    from rowwise.recognise import ERROR_RATE
+
+    if model.threshold is None:
+        return None
+    return ERROR_RATE if options.error_rate is None else float(options.error_rate)
+
+
+def digits(options: argparse.Namespace, *, test: bool = False) -> tuple[Any, Any]:
+    """Pictures and labels that the models did not learn from, uint8 [N, 28, 28] and int64 [N].
+
+    The tenth of the training pictures that `validation = 0.1` holds out, or the test pictures; of
+    them `--count`, drawn by the seed, in proportion to the classes' shares of chance.
+    """
+    from rowwise import data
+
+    folder = options.data or Path(os.environ["ROWWISE_DATA"])
+    found = data.load("mnist", path=folder, download=False)
+    images, labels = found.test_images, found.test_labels
+    if not test:
+        _, held = data.split(found.train_labels, share=VALIDATION)
+        images, labels = found.train_images[held], found.train_labels[held]
+    count = min(len(labels), options.count)
+    chosen = np.sort(np.random.default_rng(options.seed).permutation(len(labels))[:count])
+    return images[chosen], labels[chosen]
+
+
+# --- reading and counting -------------------------------------------------------------------------
+
+
+def normalised(pictures: Iterable[Any], *, threads: int | None = None) -> list[Any]:
+    """Each picture as the network sees it, uint8 [28, 28]; None where no ink was found."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from rowwise import image
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [one.digit for one in pool.map(image.normalise, pictures)]
+
+
+def judge(model: Recogniser, seen: Sequence[Any]) -> list[Told]:
+    """What a model tells of pictures that are normalised; no ink is no answer."""
+    found = [one for one in seen if one is not None]
+    told = iter(model.probabilities(model.fitted(np.stack(found))) if found else ())
+    return [Told(None, 0.0, False) if one is None else verdict(model, next(told)) for one in seen]
+
+
+def verdict(model: Recogniser, probabilities: Any) -> Told:
+    """The answer of one picture's probabilities, float [C]."""
+    best = int(probabilities.argmax())
+    confidence = float(probabilities[best])
+    accepted = model.threshold is None or confidence >= model.threshold
+    return Told(best, confidence, accepted)
+
+
+def tally(labels: Sequence[int], told: Sequence[Told]) -> dict[str, Any]:
+    """Right of all with its interval; accepted of all, and wrong of those that are accepted."""
+    right = sum(one.digit == label for label, one in zip(labels, told, strict=True))
+    accepted = [(label, one) for label, one in zip(labels, told, strict=True) if one.accepted]
+    wrong = sum(one.digit != label for label, one in accepted)
+    return {
+        "pictures": len(told),
+        "no_ink": sum(one.digit is None for one in told),
+        "accuracy": share(right, len(told)),
+        "coverage": share(len(accepted), len(told)),
+        "error": share(wrong, len(accepted)),
+    }
+
+
+def share(some: int, of: int) -> dict[str, Any]:
+    """A share with Wilson's interval at 95 %; of none, nothing but that."""
+    from rowwise.comparison import proportion_interval
+
+    if not of:
+        return {"count": 0, "of": 0}
+    found = proportion_interval(some, of)
+    return {
+        "count": int(some),
+        "of": int(of),
+        "share": round(found.value, 5),
+        "low": round(found.low, 5),
+        "high": round(found.high, 5),
+    }
+
+
+# --- contact sheets -------------------------------------------------------------------------------
+
+
+class Cell(NamedTuple):
+    """What a contact sheet shows of a picture: it, what came of it, and a line of words."""
+
+    pictures: tuple[Any, ...]  # uint8 arrays, grey or RGB; None leaves a gap
+    words: str
+
+
+def draw_sheet(cells: Sequence[Cell], path: Path) -> None:
+    """Write a contact sheet, beside and renamed; its pictures stand side by side in each cell.
+
+    Raises:
+        SystemExit: the sheet would lie in this repository, which is no place for people's pictures.
+    """
+    from PIL import Image, ImageDraw
+
+    if HERE.parent in path.resolve().parents and "build" not in path.resolve().parts:
+        raise SystemExit(f"a sheet lies outside of the repository, or in build/, got {path}")
+    wide = max((len(cell.pictures) for cell in cells), default=1)
+    across = max(1, COLUMNS // wide)
+    rows = -(-len(cells) // across) or 1
+    size = (across * (wide * CELL_PX + 6), rows * (CELL_PX + TEXT_PX + 4))
+    sheet = Image.new("RGB", size, (40, 44, 60))
+    pen = ImageDraw.Draw(sheet)
+    for place, cell in enumerate(cells):
+        x = place % across * (wide * CELL_PX + 6)
+        y = place // across * (CELL_PX + TEXT_PX + 4)
+        for i, picture in enumerate(cell.pictures):
+            if picture is not None:
+                small = Image.fromarray(picture).convert("RGB")
+                small.thumbnail((CELL_PX - 2, CELL_PX - 2))
+                scale = (CELL_PX - 2) // max(small.size)
+                if scale > 1:
+                    small = small.resize((small.width * scale, small.height * scale), 0)
+                sheet.paste(small, (x + i * CELL_PX, y + TEXT_PX))
+        pen.text((x + 2, y), cell.words, fill=(255, 240, 160))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    sheet.save(beside, "PNG")
+    os.replace(beside, path)
