@@ -13,7 +13,7 @@ BENCH_FLAGS ?=
 NATIVE := setup.py $(wildcard src/rowwise/native/*.cpp src/rowwise/native/*.h src/rowwise/native/*.map)
 
 .DEFAULT_GOAL := help
-.PHONY: help study test soak sanitize lint format types docs bench wheel serve clean
+.PHONY: help study test soak sanitize lint format types docs bench model wheel serve clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +51,11 @@ bench: $(VENV)/bench  ## measure against the peers on this machine (an hour; BEN
 	  $(BIN)/python benchmarks/$$part.py --peers-python $(VENV)/bench/bin/python $(BENCH_FLAGS) || exit 1; \
 	done
 	$(BIN)/python benchmarks/tables.py
+
+model: $(VENV)/study  ## train and pack a model that ships: make model NAME=rows (hours)
+	$(BIN)/rowwise study recognisers --only $(NAME) --seeds 1 --no-report --out build/recognisers
+	@mkdir -p src/rowwise/models
+	$(BIN)/rowwise pack build/recognisers/$(NAME)-s0 --out src/rowwise/models/$(NAME).safetensors
 
 wheel: $(VENV)/wheel  ## build a wheel for machines without a compiler, to dist/
 	rm -rf build/lib.* build/bdist.* build/wheel

@@ -366,7 +366,9 @@ def test_doctor(home, rowwise, monkeypatch):
     assert re.search(r"^ok +engine plain: reads$", answer.out, re.MULTILINE)
     assert re.search(r"^missing +data mnist: MNIST could not be had: ", answer.out, re.MULTILINE)
     found = parsed(rowwise("doctor", "--json").out)
-    assert {check["kind"] for check in found} == {"machine", "engine", "path", "data", "extra"}
+    assert {check["kind"] for check in found} == {
+        *("machine", "engine", "path", "model", "data", "format", "extra")
+    }
     assert all(check.keys() == {"kind", "name", "present", "told"} for check in found)
     absent = doctor._extra("study", ("no-such-package", "numpy"))
     assert absent.told == "no-such-package not installed: pip install 'rowwise[study]'"

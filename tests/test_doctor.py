@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import made_models
+import PIL.features
 import pytest
 from made_libraries import make_libraries, needs_compiler
 
@@ -82,3 +84,35 @@ def test_it_prints_a_line_each(native, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(doctor.examine())
     assert any(line.startswith("missing  path amx: it was not built: ") for line in lines)
+
+
+# --- models and formats -----------------------------------------------------------------------
+
+
+def test_models_are_told_with_their_promises(tmp_path, monkeypatch):
+    promised = made_models.best(promises=(made_models.PROMISE,))
+    folder = made_models.ship(tmp_path / "models", monkeypatch, promised)
+    count = promised.network.count
+    assert found("model") == {
+        "best": (True, f"{count:,} parameters, promises 0.1 %"),
+        "rows": (False, "this package was built without it"),
+    }
+    (folder / "rows.safetensors").write_bytes(b"damaged")
+    present, told = found("model")["rows"]
+    assert not present
+    assert "is damaged" in told
+
+
+def test_formats_are_told_with_their_decoders(monkeypatch):
+    told = found("format")
+    assert list(told) == ["PNG", "JPEG", "WebP", "TIFF", "BMP, GIF, PPM", "HEIC", "PDF"]
+    assert told["PNG"][0]
+    assert told["PNG"][1].startswith("zlib ")
+    monkeypatch.setattr(PIL.features, "version", lambda decoder: None)
+    monkeypatch.setitem(doctor.EXTRAS, "pdf", ("no-such-package",))
+    told = found("format")
+    assert told["WebP"] == (False, "Pillow was built without webp")
+    assert told["PDF"] == (
+        False,
+        "no-such-package not installed: pip install 'rowwise[pdf]'",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,6 @@ def test_a_model_is_calibrated_on_the_pictures_that_its_run_held_out(run):
     temperature = calibration.fit_temperature(held.labels, told)
     assert model.card.temperature == pytest.approx(temperature, rel=1e-3)
     figures = dict(model.card.figures)
-    assert figures["held-out pictures"] == 45
     assert figures["held-out accuracy"] == metrics.accuracy(held.labels, told)
     (promise,) = model.card.promises  # one in a thousand is too much for 45 pictures
     assert promise.error_rate == 0.7
@@ -81,3 +81,22 @@ def test_what_cannot_be_calibrated_is_refused(run, tmp_path, monkeypatch):
     train(HELD_OUT, out=tmp_path / "part", stop=StopAfter(2))
     with pytest.raises(ModelError, match=r"made of a finished run, .* is interrupted"):
         pack(Run.open(tmp_path / "part"), DATA)
+
+
+def test_the_command_packs_and_says_what_is_promised(run, tmp_path, monkeypatch, capsys):
+    from rowwise import cli, data
+
+    monkeypatch.setattr(data, "load", lambda *arguments, **options: DATA)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["pack", str(run.folder), "--threads", "1", *words])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    assert call().startswith("small.safetensors: small (")
+    told = json.loads(call("--json", "--out", "other.safetensors"))
+    assert told["file"] == "other.safetensors"
+    assert told["temperature"] == Model.load("small.safetensors").card.temperature
+    assert Model.load("other.safetensors").card == Model.load("small.safetensors").card

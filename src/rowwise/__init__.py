@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rowwise.export import export_onnx as export_onnx
     from rowwise.keras_import import import_keras as import_keras
     from rowwise.network import Network as Network
+    from rowwise.recognise import Reading as Reading
+    from rowwise.recognise import Recogniser as Recogniser
     from rowwise.report import write as write_report
     from rowwise.runs import Run as Run
     from rowwise.study import run as run_study
@@ -37,6 +39,8 @@ _HOMES = {
     "Dataset": ("rowwise.data", "Dataset"),
     "Experiment": ("rowwise.config", "Experiment"),
     "Network": ("rowwise.network", "Network"),
+    "Reading": ("rowwise.recognise", "Reading"),
+    "Recogniser": ("rowwise.recognise", "Recogniser"),
     "Result": ("rowwise.train", "Result"),
     "RowwiseError": ("rowwise.errors", "RowwiseError"),
     "RowwiseClassifier": ("rowwise.estimator", "RowwiseClassifier"),
@@ -56,6 +60,8 @@ __all__ = [
     "Dataset",
     "Experiment",
     "Network",
+    "Reading",
+    "Recogniser",
     "Result",
     "RowwiseClassifier",
     "RowwiseError",

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rowwise.comparison import scipy_stats
 from rowwise.metrics import SMALLEST_PROBABILITY, cross_entropy, is_correct
 
 Floats = NDArray[np.float64]
@@ -54,6 +53,8 @@ def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
         ValueError: the shapes differ, or a value is out of range.
         MissingExtra: SciPy is not installed.
     """
+    from rowwise.comparison import scipy_stats
+
     scipy_stats()  # names the extra that lacks
     from scipy.optimize import minimize_scalar
 
@@ -94,6 +95,8 @@ def promise(
         ValueError: the shapes differ, or a value is out of range.
         MissingExtra: SciPy is not installed.
     """
+    from rowwise.comparison import scipy_stats
+
     for name, share in (("error_rate", error_rate), ("level", level)):
         if not 0 < share < 1:
             raise ValueError(f"{name} must be above 0 and below 1, got {share}")

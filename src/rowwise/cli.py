@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from rowwise import exchange, options
+from rowwise import exchange, options, recognition
 from rowwise._version import __version__
 from rowwise.errors import ConfigError, RowwiseError, RunError
 
@@ -235,8 +235,11 @@ def report(folder: options.ReportFolder = Path("study"), out: options.ReportOut 
     print(reports.write(folder, out=out))
 
 
+app.command("predict")(recognition.predict)
+app.command("models")(recognition.models)
 app.command("export")(exchange.export_run)
 app.command("import")(exchange.import_model)
+app.command("pack")(exchange.pack_run)
 
 
 @app.command()
@@ -267,7 +270,7 @@ def data(
 
 @app.command()
 def doctor(as_json: options.Json = False) -> None:
-    """Say which engines, data and extras this machine has.
+    """Say what this machine has: engines, models, data, extras.
 
     Where one is missing, it says why.
     """

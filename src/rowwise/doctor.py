@@ -1,4 +1,4 @@
-"""What this machine has: engines, data, extras, and why not where one is missing."""
+"""What this machine has: engines, models, data, picture formats, extras, and why not where not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 from typing import NamedTuple
 
-from rowwise import core, data, engines
+from rowwise import core, data, engines, model
 from rowwise.environment import processor
 from rowwise.errors import EngineError, RowwiseError
 
@@ -16,7 +16,13 @@ EXTRAS = {
     "torch": ("torch",),
     "tensorboard": ("tensorboard",),
     "export": ("onnx", "onnxruntime", "keras", "h5py"),
+    "heic": ("pillow-heif",),
+    "pdf": ("pypdfium2",),
 }
+# Formats of pictures: what decodes them, as Pillow calls it, or the extra that brings it.
+FORMATS = {"PNG": "zlib", "JPEG": "jpg", "WebP": "webp", "TIFF": "libtiff"}
+ALWAYS = "BMP, GIF, PPM"
+EXTRA_FORMATS = {"HEIC": "heic", "PDF": "pdf"}
 
 
 class Check(NamedTuple):
@@ -37,7 +43,9 @@ def examine() -> list[Check]:
     ]
     found += [_engine(name) for name in engines.ENGINES]
     found += [_path(path, obstacle) for path, obstacle in core.paths().items()]
+    found += [_model(name) for name in (model.DEFAULT, model.ROW_BY_ROW)]
     found += [_data(name) for name in data.NAMES]
+    found += _formats()
     found += [_extra(extra, packages) for extra, packages in EXTRAS.items()]
     return found
 
@@ -74,6 +82,34 @@ def _path_in_use() -> str:
 def _path(path: str, obstacle: str | None) -> Check:
     """A processor path of the native engine."""
     return Check("path", path, obstacle is None, obstacle or "can run here")
+
+
+def _model(name: str) -> Check:
+    if name not in model.shipped():
+        return Check("model", name, False, "this package was built without it")
+    try:
+        found = model.Model.load(name)
+    except RowwiseError as error:
+        return Check("model", name, False, str(error))
+    told = f"{found.network.count:,} parameters"
+    promised = ", ".join(f"{100 * one.error_rate:g} %" for one in found.card.promises)
+    return Check("model", name, True, f"{told}, promises {promised}" if promised else told)
+
+
+def _formats() -> list[Check]:
+    """Which formats of pictures can be decoded."""
+    from PIL import features
+
+    found = []
+    for name, decoder in FORMATS.items():
+        version = features.version(decoder)
+        told = f"{decoder} {version}" if version else f"Pillow was built without {decoder}"
+        found.append(Check("format", name, bool(version), told))
+    found.append(Check("format", ALWAYS, True, "by Pillow itself"))
+    for name, extra in EXTRA_FORMATS.items():
+        check = _extra(extra, EXTRAS[extra])
+        found.append(check._replace(kind="format", name=name))
+    return found
 
 
 def _data(name: str) -> Check:

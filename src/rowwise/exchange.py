@@ -1,4 +1,4 @@
-"""The commands that exchange networks with other programs: `export` and `import`."""
+"""The commands by which networks come and go as files: `export`, `import` and `pack`."""
 
 from __future__ import annotations
 
@@ -66,6 +66,42 @@ def import_model(
     print(f"{folder}: {run.network}, {record.sentence}")
     if record.test_accuracy is not None:
         print(f"test accuracy {100 * record.test_accuracy:.2f} % on {record.data.name}")
+
+
+def pack_run(
+    run: options.RunFolder,
+    out: options.PackOut = None,
+    data: options.Data = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make a model for `rowwise predict` of a run that held training pictures out.
+
+    On these its probabilities are calibrated, and the thresholds chosen from which on its readings
+    are accepted, so that a promised error rate is kept.
+    """
+    from rowwise import data as datasets
+    from rowwise import packing, runs, terminal
+
+    opened = runs.Run.open(run)
+    name = None if data else opened.record.data.name
+    loaded = datasets.load(name, path=data, report=_to_stderr, progress=sys.stderr.isatty())
+    model = packing.pack(opened, loaded, threads=threads)
+    path = out or Path(f"{model.name}.safetensors")
+    model.save(path)
+    card = model.card
+    if as_json:
+        terminal.write_json({"file": str(path), **card.model_dump(mode="json")})
+        return
+    print(f"{path}: {model.network}, temperature {card.temperature:.3f}")
+    for what, value in card.figures:
+        print(f"{what}: {100 * value:.2f} %")
+    for one in card.promises:
+        print(
+            f"at most {100 * one.error_rate:g} % wrong: accepted from a confidence of "
+            f"{100 * one.confidence:.2f} % on, {100 * one.accepted / one.pictures:.1f} % of those "
+            f"held out, {one.wrong} of them wrong"
+        )
 
 
 def _to_stderr(line: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import data, image
-from rowwise.errors import DataError
+from rowwise.errors import RowwiseError
 from rowwise.image import Step
 from rowwise.image_files import Picture
 from rowwise.model import ROW_BY_ROW
@@ -44,21 +44,25 @@ class Neighbour(NamedTuple):
 class Explanation:
     """Why a reading came out as it did.
 
+    classes: the names of the C classes. picture: as it was given, upright. steps: how it became
+    what the network saw.
     beliefs float32 [T, C]: the calibrated probabilities after each row, of `belief_model`, which
-    reads row by row; `decided_at` is the row, from 1, from which on it never left the answer that
-    it ends with, and `remark` says so where that answer is another one than the reading's.
+    reads row by row; none where no ink was found. `decided_at` is the row, from 1, from which on
+    it never left the answer that it ends with; `remark` says so where that answer is another one
+    than the reading's, or why there is no belief.
     ink float32 [rows, columns], 0 to 1: how much the reading's certainty hangs on each pixel's ink.
-    steps: how the picture became what the network saw. neighbours: the nearest training pictures,
-    or why there are none.
+    neighbours: the nearest training pictures, or why there are none.
     """
 
     reading: Reading
+    classes: tuple[str, ...]
+    picture: Bytes
+    steps: tuple[Step, ...]
     beliefs: Floats
     belief_model: str
     decided_at: int | None
     remark: str
     ink: Floats
-    steps: tuple[Step, ...]
     neighbours: tuple[Neighbour, ...]
     why_no_neighbours: str
 
@@ -68,39 +72,49 @@ def explain(recogniser: Recogniser, reading: Reading, picture: Picture) -> Expla
 
     Raises ModelError where no model that reads row by row can be had.
     """
-    steps = image.normalise(picture, steps=True).steps
-    rows, columns = recogniser.model.network.shape
-    by_row = row_reader(recogniser)
-    classes = len(recogniser.model.classes)
+    steps, classes = image.normalise(picture, steps=True).steps, recogniser.model.classes
     if reading.picture is None or reading.digit is None:
-        nothing = np.zeros((0, classes), np.float32)
-        no_ink = np.zeros((rows, columns), np.float32)
-        name = by_row.model.name
+        beliefs = np.zeros((0, len(classes)), np.float32)
+        ink = np.zeros(recogniser.model.network.shape, np.float32)
+        why = "nothing was read, so nothing is like it"
         return Explanation(
-            reading, nothing, name, None, reading.reason, no_ink, steps, (), reading.reason
+            reading, classes, picture.pixels, steps, beliefs, "", None, reading.reason, ink, (), why
         )
-    seen = recogniser.fitted(reading.picture[None])
-    beliefs = by_row.beliefs(by_row.fitted(reading.picture[None]))[0]
-    said = int(beliefs[-1].argmax())
-    remark = ""
-    if said != reading.digit:
-        other, mine = by_row.model.classes[said], reading.label
-        remark = (
-            f"{by_row.model.name}, which reads row by row, ends with {other} "
-            f"({beliefs[-1, said]:.0%}); {recogniser.model.name} read {mine}"
-        )
-    ink = importance(recogniser, seen[0], reading.digit)
-    neighbours, reason = _neighbours(recogniser, seen[0])
+    seen = recogniser.fitted(reading.picture[None])[0]
+    beliefs, model, remark = _beliefs(recogniser, reading)
+    neighbours, why = _neighbours(recogniser, seen)
     return Explanation(
         reading,
-        beliefs,
-        by_row.model.name,
-        decision(beliefs),
-        remark,
-        ink,
+        classes,
+        picture.pixels,
         steps,
+        beliefs,
+        model,
+        decision(beliefs) if len(beliefs) else None,
+        remark,
+        importance(recogniser, seen, reading.digit),
         neighbours,
-        reason,
+        why,
+    )
+
+
+def _beliefs(recogniser: Recogniser, reading: Reading) -> tuple[Floats, str, str]:
+    """The beliefs [T, C] of the model that reads row by row, its name, and a remark."""
+    by_row = row_reader(recogniser)
+    mine, its = recogniser.model, by_row.model
+    if its.classes != mine.classes:
+        none = np.zeros((0, len(mine.classes)), np.float32)
+        return none, "", f"no belief by row: {its.name}, which has one, knows other classes"
+    assert reading.picture is not None
+    beliefs = by_row.beliefs(by_row.fitted(reading.picture[None]))[0]
+    said = int(beliefs[-1].argmax())
+    if said == reading.digit:
+        return beliefs, its.name, ""
+    return (
+        beliefs,
+        its.name,
+        f"{its.name}, which reads row by row, ends with {its.classes[said]} "
+        f"({100 * beliefs[-1, said]:.0f} %); {mine.name} read {reading.label}",
     )
 
 
@@ -168,16 +182,17 @@ class _Training(NamedTuple):
     images: Bytes
 
 
-_kept: dict[str, _Training | str] = {}  # by data set: its pictures, or why there are none
+# By name and digest of a data set: its pictures, or why there are none.
+_kept: dict[tuple[str, str], _Training | str] = {}
 _loading = threading.Lock()
 
 
 def _neighbours(recogniser: Recogniser, seen: Bytes) -> tuple[tuple[Neighbour, ...], str]:
-    name = recogniser.model.card.data
+    name, digest = recogniser.model.card.data, recogniser.model.card.data_digest
     with _loading:
-        if name not in _kept:
-            _kept[name] = _load(name)
-        training = _kept[name]
+        if (name, digest) not in _kept:
+            _kept[name, digest] = _load(name, digest)
+        training = _kept[name, digest]
     if isinstance(training, str):
         return (), training
     if training.images.shape[1:] != seen.shape:
@@ -192,14 +207,15 @@ def _neighbours(recogniser: Recogniser, seen: Bytes) -> tuple[tuple[Neighbour, .
     return tuple(found), ""
 
 
-def _load(name: str) -> _Training | str:
-    missing = f"the training pictures ({name or 'unknown'}) are not on this machine"
+def _load(name: str, digest: str) -> _Training | str:
     if not name:
-        return missing
+        return "the model does not say which pictures it learnt from"
     try:
         found = data.load(name, download=False)
-    except DataError:
-        return missing
+    except RowwiseError:
+        return f"the training pictures ({name}) are not on this machine"
+    if digest and found.digest != digest:
+        return f"the training pictures ({name}) on this machine are not those of the model"
     return _Training(_vectors(found.train_images), found.train_labels, found.train_images)
 
 

@@ -76,17 +76,14 @@ def normalise(picture: Picture | Array, *, steps: bool = False) -> Normalised:
     def show(name: str, sentence: str, array: Bytes) -> None:
         kept.append(Step(name, sentence, array))
 
-    if isinstance(picture, np.ndarray):
-        if _is_field(picture) and (digit := as_mnist(picture)) is not None:
-            if steps:
-                show("digit", "The picture already was as MNIST's are, and stays.", digit)
-            return Normalised(digit, "", tuple(kept))
-        picture = pixels.from_array(picture)
-    elif _is_field(picture.pixels) and (digit := as_mnist(picture.pixels)) is not None:
+    array = picture if isinstance(picture, np.ndarray) else picture.pixels
+    if isinstance(picture, np.ndarray) and not _is_field(picture):
+        array = pixels.from_array(picture).pixels
+    if _is_field(array) and (digit := as_mnist(array)) is not None:
         if steps:
             show("digit", "The picture already was as MNIST's are, and stays.", digit)
         return Normalised(digit, "", tuple(kept))
-    digit = _made(picture.pixels, show if steps else None)
+    digit = _made(array, show if steps else None)
     return Normalised(digit, "" if digit is not None else NO_INK, tuple(kept))
 
 

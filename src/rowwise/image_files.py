@@ -40,7 +40,7 @@ def picture(source: Any) -> Picture:
     try:
         return next(pages)
     except StopIteration:
-        raise PictureError(f"{_name(source)}: has no page; give a file with content") from None
+        raise PictureError(f"{name_of(source)}: has no page; give a file with content") from None
     finally:
         pages.close()
 
@@ -66,9 +66,9 @@ def pictures(source: Any) -> Generator[Picture, None, None]:
         yield source
     elif isinstance(source, (str, Path, bytes, bytearray, memoryview)) or hasattr(source, "read"):
         with _opened(source) as file:
-            yield from _decoded(file, _name(source))
+            yield from _decoded(file, name_of(source))
     elif _is_pillow(source):
-        yield _given(source, _name(source))
+        yield _given(source, name_of(source))
     elif hasattr(source, "__array__"):
         with _named_errors("array"):
             array = np.asarray(source)
@@ -87,7 +87,8 @@ def _given(image: Image.Image, name: str) -> Picture:
         return _picture(image, name, 1, *image.size)
 
 
-def _name(source: Any) -> str:
+def name_of(source: Any) -> str:
+    """By which name messages and readings call a source: a file's own, else what it is."""
     if isinstance(source, (str, Path)):
         return str(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -114,18 +115,28 @@ def _opened(source: Any) -> AbstractContextManager[BinaryIO]:
             raise PictureError(
                 f"{source}: cannot be read: {why}; give the path of a picture"
             ) from error
-    name = _name(source)
     if hasattr(source, "read"):
-        try:
-            source = source.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as error:
-            raise PictureError(f"{name}: cannot be read: {error}; open it again") from error
-        if not isinstance(source, (bytes, bytearray)):
-            raise PictureError(
-                f"{name}: a picture's file is binary, got one of text; open it with mode 'rb'"
-            )
-    _check_bytes(len(source), name)
+        return nullcontext(io.BytesIO(content(source)))
+    _check_bytes(len(source), name_of(source))
     return nullcontext(io.BytesIO(source))
+
+
+def content(file: Any) -> bytes:
+    """What an open binary file holds from its place on.
+
+    Raises PictureError where it is one of text, cannot be read, is empty, or beyond 200 MB.
+    """
+    name = name_of(file)
+    try:
+        data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{name}: cannot be read: {error}; open it again") from error
+    if not isinstance(data, (bytes, bytearray)):
+        raise PictureError(
+            f"{name}: a picture's file is binary, got one of text; open it with mode 'rb'"
+        )
+    _check_bytes(len(data), name)
+    return bytes(data)
 
 
 def _opened_path(path: Path) -> AbstractContextManager[BinaryIO]:

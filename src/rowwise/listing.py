@@ -45,7 +45,7 @@ def row(run: Run) -> dict[str, Any]:
 
 def print_runs(found: list[Run]) -> None:
     """List runs, a line each."""
-    table = _table("run", "status", "data", ">epochs", ">parameters", ">val. acc. %",
+    table = headed("run", "status", "data", ">epochs", ">parameters", ">val. acc. %",
                    ">test acc. %", ">training s", "engine", "started")  # fmt: skip
     for run in found:
         told = row(run)
@@ -55,7 +55,7 @@ def print_runs(found: list[Run]) -> None:
             _percent(told["test_accuracy"]), f"{told['train_s']:.1f}",
             _engine(told["engine"], told["threads"]), told["started"],
         )  # fmt: skip
-    _print(table if found else "no runs")
+    show(table if found else "no runs")
 
 
 def compare(a: Run, b: Run) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def compare(a: Run, b: Run) -> dict[str, Any]:
 
 def print_comparison(told: Mapping[str, Any]) -> None:
     """Print what `compare` found."""
-    table = _table("", "a", "b")
+    table = headed("", "a", "b")
     names = {"folder": "run", "status": "status", "epochs": "epochs", "parameters": "parameters"}
     for key, name in names.items():
         table.add_row(name, str(told["a"][key]), str(told["b"][key]))
@@ -96,9 +96,9 @@ def print_comparison(told: Mapping[str, Any]) -> None:
     table.add_row("training s", f"{told['a']['train_s']:.1f}", f"{told['b']['train_s']:.1f}")
     for key, (a, b) in told["settings"].items():
         table.add_row(key, _shown(a), _shown(b))
-    _print(table)
+    show(table)
     m = told["mcnemar"]
-    _print(
+    show(
         f"On the same {m['n']:,} test images a alone is right on {m['only_a']}, b alone on "
         f"{m['only_b']}: a - b = {100 * m['difference']:+.2f} points "
         f"(95 % interval {100 * m['low']:+.2f} to {100 * m['high']:+.2f}), "
@@ -144,7 +144,7 @@ def study_rows(study: StudySummary) -> list[dict[str, Any]]:
 
 def print_study(study: StudySummary) -> None:
     """A line a network: mean and interval over the seeds beside the published figure."""
-    table = _table("network", ">seeds", ">val. accuracy %", ">95 % interval", ">published %",
+    table = headed("network", ">seeds", ">val. accuracy %", ">95 % interval", ">published %",
                    "published among our seeds", ">s/epoch")  # fmt: skip
     for network in study.networks:
         score = network.val_accuracy
@@ -156,43 +156,43 @@ def print_study(study: StudySummary) -> None:
             network.name, str(score.n), _percent(score.mean), interval, _percent(published),
             _place(network), f"{network.epoch_seconds:.1f}",
         )  # fmt: skip
-    _print(table)
+    show(table)
 
 
 def print_data(told: Description) -> None:
     """A data set in the terminal."""
     rows, columns = told.shape
     if told.fallback:
-        _print(f"NOTE: {told.fallback}")
-    _print(
+        show(f"NOTE: {told.fallback}")
+    show(
         f"{told.name} from {told.source}\n{len(told.classes)} classes, {rows} x {columns} pixels, "
         f"{told.train.count:,} training and {told.test.count:,} test images\n"
         f"SHA-256 of the content {told.digest}"
     )
-    table = _table("class", ">training", ">share %", ">test", ">share %", ">ink %")
+    table = headed("class", ">training", ">share %", ">test", ">share %", ">ink %")
     for c, name in enumerate(told.classes):
         train, test = told.train.class_counts[c], told.test.class_counts[c]
         table.add_row(
             name, f"{train:,}", _percent(train / told.train.count), f"{test:,}",
             _percent(test / told.test.count), _percent(told.train.class_ink_shares[c]),
         )  # fmt: skip
-    _print(table)
-    table = _table("pixels (0 to 255)", ">mean", ">std", ">min", ">max", ">ink %", "blank rows",
+    show(table)
+    table = headed("pixels (0 to 255)", ">mean", ">std", ">min", ">max", ">ink %", "blank rows",
                    "blank columns")  # fmt: skip
     for title, part in (("training", told.train), ("test", told.test)):
         table.add_row(*_pixels(title, part))
-    _print(table)
+    show(table)
     for title, found in (
         ("inside the training images", told.duplicates_train),
         ("inside the test images", told.duplicates_test),
         ("test images that are also training images", told.duplicates_between),
     ):
         other = f", {found.differently_labelled} with another label"
-        _print(f"exact duplicates {title}: {found.count}{other if found.count else ''}")
+        show(f"exact duplicates {title}: {found.count}{other if found.count else ''}")
     for c, name in enumerate(told.classes[:10]):
-        _print(f"mean image of {name}:\n{_ascii(told.mean_images[c])}")
+        show(f"mean image of {name}:\n{_ascii(told.mean_images[c])}")
     if len(told.classes) > 10:
-        _print(f"({len(told.classes) - 10} more mean images: --out FOLDER draws them)")
+        show(f"({len(told.classes) - 10} more mean images: --out FOLDER draws them)")
 
 
 def _pixels(title: str, part: PartDescription) -> list[str]:
@@ -262,7 +262,7 @@ def _percent(share: float | None) -> str:
     return NOTHING if share is None or math.isnan(share) else f"{100 * share:.2f}"
 
 
-def _table(*titles: str) -> Table:
+def headed(*titles: str) -> Table:
     """A table; a title that begins with > is of a column of numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
@@ -272,7 +272,8 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _print(what: Table | str) -> None:
+def show(what: Table | str) -> None:
+    """Print a table or a line; a table that is piped is 200 characters wide."""
     console = Console(highlight=False, markup=False, soft_wrap=isinstance(what, str))
     if not console.is_terminal:
         console.width = 200

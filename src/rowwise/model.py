@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -17,8 +17,10 @@ from rowwise import tensors
 from rowwise.config import Experiment
 from rowwise.errors import ModelError, RowwiseError
 from rowwise.network import Network, Weights
-from rowwise.runs import RECORD, Run
 from rowwise.settings import Positive, Settings, Share, nearest, parse
+
+if TYPE_CHECKING:
+    from rowwise.runs import Run
 
 FORMAT = "rowwise model 1"
 SUFFIX = ".safetensors"
@@ -75,6 +77,11 @@ class Model:
         """The card's name."""
         return self.card.name
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights."""
+        return sum(weight.nbytes for weight in self.weights.values())
+
     @classmethod
     def load(cls, place: str | Path = DEFAULT) -> Self:
         """A model that ships, by name; or that of a file or a run's folder.
@@ -87,10 +94,13 @@ class Model:
             return cls._read(folder() / f"{place}{SUFFIX}")
         path = Path(place)
         try:
-            if (path / RECORD).is_file():
-                return cls._of_run(Run.open(path))
             if path.is_file():
                 return cls._read(path)
+            if path.is_dir():
+                from rowwise.runs import RECORD, Run  # more to import than reading a file needs
+
+                if (path / RECORD).is_file():
+                    return cls._of_run(Run.open(path))
         except RowwiseError as error:
             raise ModelError(str(error)) from None
         known = ", ".join(names) or "none"

@@ -86,6 +86,9 @@ ExportOut = Annotated[
     Path | None, typer.Option("--out", help="The file; default: NAME-sSEED.onnx or .keras.")
 ]
 KerasModel = Annotated[Path, typer.Argument(help="A Keras model, .keras or .h5.")]
+PackOut = Annotated[
+    Path | None, typer.Option("--out", help="The model's file; NAME.safetensors if not given.")
+]
 ImportOut = Annotated[
     Path | None, typer.Option("--out", help="The run's folder; default: runs/NAME-s0.")
 ]
@@ -96,6 +99,33 @@ ImportDataset = Annotated[
 ImportData = Annotated[
     Path | None, typer.Option("--data", help="Judge it by the test images of this data set.")
 ]
+Pictures = Annotated[
+    list[str],
+    typer.Argument(
+        help="Files, folders (with all below them), patterns like 'scans/*.png', or - for stdin."
+    ),
+]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A model that ships (best, rows), its file, or a run.")
+]
+ModelPlace = Annotated[
+    str | None, typer.Argument(help="A model that ships, its file, or a run; default: list them.")
+]
+ErrorRate = Annotated[
+    float | None,
+    typer.Option(
+        "--error-rate",
+        help="Accept readings so that at most this share of them is wrong, as the model promises "
+        "it (rowwise models tells which it does); default: 0.001.",
+    ),
+]
+ExplainOut = Annotated[
+    Path | None, typer.Option("--explain", help="Draw why it was read so: one picture, PNG or SVG.")
+]
+FirstPage = Annotated[
+    bool, typer.Option("--first-page", help="Of files with several pages read the first alone.")
+]
+Csv = Annotated[bool, typer.Option("--csv", help="Write CSV with a head to stdout.")]
 Compare = Annotated[bool, typer.Option("--compare", help="What differs between exactly two runs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Tell no progress, only results and errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]

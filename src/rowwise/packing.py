@@ -69,7 +69,6 @@ def pack(
         seed=run.seed,
         version=__version__,
         figures=(
-            ("held-out pictures", float(len(held.labels))),
             ("held-out accuracy", metrics.accuracy(held.labels, tempered)),
             (
                 "held-out calibration error",

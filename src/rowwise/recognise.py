@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise import calibration, engines, image, image_files
+from rowwise import calibration, engines, image, image_files, pixels
 from rowwise.errors import ModelError, RowwiseError
 from rowwise.image import Normalised
 from rowwise.image_files import Picture
@@ -26,9 +28,14 @@ Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 
+Again = Callable[[], Picture]  # decodes the picture once more
+
+ARRAY = "array"
 ERROR_RATE = 0.001  # among accepted readings, unless another one is asked for
-WINDOW = 256  # pictures that are decoded before they are read together
-UNSURE = "not sure: {confidence:.1%} is below the {threshold:.1%} from which on it is accepted"
+# Pictures that are decoded before they are read together: few at first, so that the first reading
+# comes soon, then more, so that the engine has its fill.
+FIRST_WINDOW, LARGEST_WINDOW = 8, 256
+UNSURE = "not sure: {confidence:.2%} is below the {threshold:.2%} from which on it is accepted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +58,7 @@ class Reading:
     name: str = ""
     page: int = 1
     _recogniser: Recogniser | None = field(default=None, repr=False)
-    _again: Callable[[], Picture] | None = field(default=None, repr=False)
+    _again: Again | None = field(default=None, repr=False)
 
     def explain(self) -> Explanation:
         """Why it was read so: see `explain.Explanation`. Decodes the picture once more.
@@ -79,11 +86,11 @@ class _Prepared(NamedTuple):
     page: int
     normalised: Normalised | None
     error: RowwiseError | None
-    again: Callable[[], Picture] | None
+    again: Again | None
 
 
 class Recogniser:
-    """Reads pictures with one model. Safe to be used by several threads.
+    """Reads pictures with one model. Safe to be used by several threads, which may share one.
 
     `error_rate` is the promise that `Reading.accepted` keeps; None takes one in a thousand where
     the model has it, and accepts whatever has ink where it has none (`threshold` is then None).
@@ -137,10 +144,17 @@ class Recogniser:
         """
         if isinstance(source, np.ndarray):
             normalised = image.normalise(source)
-            return self._reading(normalised, "array", 1, lambda: image_files.picture(source))
-        picture = image_files.picture(source)
-        again = _opener(source, picture)
-        return self._reading(image.normalise(picture), picture.name, picture.page, again)
+            name, page, again = ARRAY, 1, partial(image_files.picture, source)
+        else:
+            kept = _kept(source)
+            picture = _first(kept)
+            normalised = image.normalise(picture)
+            name, page, again = picture.name, picture.page, partial(_page, kept, picture.page)
+        if normalised.digit is None:
+            return self._without_ink(normalised.reason, name, page, again)
+        told = self.probabilities(self.fitted(normalised.digit[None]))[0]
+        best = int(told.argmax())
+        return self._reading(normalised.digit, told, best, float(told[best]), name, page, again)
 
     def read_many(self, sources: Iterable[Any] | Array) -> list[Reading]:
         """Read one digit in each of many pictures, in their order; see `read`.
@@ -148,7 +162,7 @@ class Recogniser:
         An array [N, rows, columns] (or with a last axis of colours) is N pictures.
         Raises PictureError for the first one that cannot be decoded.
         """
-        if isinstance(sources, np.ndarray) and _are_in_mnists_size(sources):
+        if isinstance(sources, np.ndarray) and sources.shape[1:] == (image.SIDE_PX, image.SIDE_PX):
             return self._read_array(sources)
         readings = []
         for outcome in self.read_each(sources):
@@ -164,15 +178,21 @@ class Recogniser:
         Decoding goes on while earlier ones are read. With `pages`, every page of a file is read,
         else the first.
         """
-        left = iter(sources)
-        with ThreadPoolExecutor(self.threads) as pool:
-            while window := list(islice(left, WINDOW)):
-                prepared = [
-                    one
-                    for several in pool.map(lambda source: _prepare(source, pages=pages), window)
-                    for one in several
-                ]
-                yield from self._read_prepared(prepared)
+        left, size = iter(sources), FIRST_WINDOW
+        pool = ThreadPoolExecutor(self.threads, "rowwise")
+
+        def decode(count: int) -> list[Future[list[_Prepared]]]:
+            return [pool.submit(_prepare, source, pages=pages) for source in islice(left, count)]
+
+        try:
+            window = decode(size)
+            while window:
+                size = min(2 * size, LARGEST_WINDOW)
+                ahead = decode(size)
+                yield from self._read_prepared([one for task in window for one in task.result()])
+                window = ahead
+        finally:  # after Ctrl-C, or when the caller wants no more
+            pool.shutdown(cancel_futures=True)
 
     def probabilities(self, digits: Bytes) -> Probabilities:
         """Calibrated probabilities, float32 [N, C], of pictures as the network takes them."""
@@ -194,42 +214,41 @@ class Recogniser:
 
     # --- from pictures to readings ------------------------------------------------------------
 
-    def _read_array(self, arrays: Bytes) -> list[Reading]:
+    def _read_array(self, arrays: Array) -> list[Reading]:
+        """Read [N, 28, 28] of any type that `pixels.from_array` takes."""
+        if arrays.dtype != np.uint8:
+            few = [pixels.from_array(array).pixels for array in arrays]
+            arrays = np.stack(few) if few else np.zeros(arrays.shape, np.uint8)
         digits, found = image.normalise_many(arrays)
         told = self.probabilities(self.fitted(digits))
-        return [
-            self._told(
-                digits[i] if found[i] else None,
-                told[i],
-                "" if found[i] else image.NO_INK,
-                "array",
-                i + 1,
-                lambda i=i: image_files.picture(arrays[i]),  # type: ignore[misc]
-            )
-            for i in range(len(arrays))
-        ]
+        best, confidence = told.argmax(1).tolist(), told.max(1).tolist()
+        readings = []
+        for i, there in enumerate(found.tolist()):
+            again = partial(image_files.picture, arrays[i])
+            if there:
+                one = self._reading(digits[i], told[i], best[i], confidence[i], ARRAY, 1, again)
+            else:
+                one = self._without_ink(image.NO_INK, ARRAY, 1, again)
+            readings.append(one)
+        return readings
 
     def _read_prepared(self, prepared: Sequence[_Prepared]) -> Iterator[Outcome]:
         found = [one.normalised.digit for one in prepared if one.normalised is not None]
         digits = [digit for digit in found if digit is not None]
         told = iter(self.probabilities(self.fitted(np.stack(digits)))) if digits else iter(())
-        nothing = np.zeros(len(self.model.classes), np.float32)
         for one in prepared:
             if one.normalised is None:
                 yield Outcome(one.name, one.page, None, one.error)
                 continue
-            digit, reason = one.normalised.digit, one.normalised.reason
-            probabilities = nothing if digit is None else next(told)
-            reading = self._told(digit, probabilities, reason, one.name, one.page, one.again)
+            digit = one.normalised.digit
+            if digit is None:
+                reading = self._without_ink(one.normalised.reason, one.name, one.page, one.again)
+            else:
+                row = next(told)
+                best = int(row.argmax())
+                sure = float(row[best])
+                reading = self._reading(digit, row, best, sure, one.name, one.page, one.again)
             yield Outcome(one.name, one.page, reading, None)
-
-    def _reading(
-        self, normalised: Normalised, name: str, page: int, again: Callable[[], Picture]
-    ) -> Reading:
-        probabilities = np.zeros(len(self.model.classes), np.float32)
-        if normalised.digit is not None:
-            probabilities = self.probabilities(self.fitted(normalised.digit[None]))[0]
-        return self._told(normalised.digit, probabilities, normalised.reason, name, page, again)
 
     def fitted(self, digits: Bytes) -> Bytes:
         """Pictures [N, 28, 28] in the size that the network reads."""
@@ -241,50 +260,67 @@ class Recogniser:
         small = [cv2.resize(d, (columns, rows), interpolation=cv2.INTER_AREA) for d in digits]
         return np.asarray(small, np.uint8).reshape(-1, rows, columns)
 
-    def _told(
+    def _reading(
         self,
-        digit: Bytes | None,
+        digit: Bytes,
         probabilities: Probabilities,
-        reason: str,
+        best: int,
+        confidence: float,
         name: str,
         page: int,
-        again: Callable[[], Picture] | None,
+        again: Again | None,
     ) -> Reading:
-        if digit is None:
-            nothing = np.zeros_like(probabilities)
-            return Reading(None, "", 0.0, nothing, False, reason, None, name, page, self, again)
-        best = int(probabilities.argmax())
-        confidence = float(probabilities[best])
         accepted = self.threshold is None or confidence >= self.threshold
-        if not accepted:
-            reason = UNSURE.format(confidence=confidence, threshold=self.threshold)
+        reason = "" if accepted else UNSURE.format(confidence=confidence, threshold=self.threshold)
         label = self.model.classes[best]
         return Reading(
             best, label, confidence, probabilities, accepted, reason, digit, name, page, self, again
         )
 
-
-def _are_in_mnists_size(arrays: Array) -> bool:
-    return arrays.dtype == np.uint8 and arrays.shape[1:] == (image.SIDE_PX, image.SIDE_PX)
+    def _without_ink(self, reason: str, name: str, page: int, again: Again | None) -> Reading:
+        nothing = np.zeros(len(self.model.classes), np.float32)
+        return Reading(None, "", 0.0, nothing, False, reason, None, name, page, self, again)
 
 
 def _prepare(source: Any, *, pages: bool) -> list[_Prepared]:
     """Decode and normalise; what cannot be decoded is told and not raised."""
     found: list[_Prepared] = []
+    name = image_files.name_of(source)
     try:
-        for picture in image_files.pictures(source) if pages else [image_files.picture(source)]:
-            again = _opener(source, picture)
-            normalised = image.normalise(picture)
+        kept = _kept(source)
+        for picture in _pictures(kept) if pages else [_first(kept)]:
+            normalised, again = image.normalise(picture), partial(_page, kept, picture.page)
             found.append(_Prepared(picture.name, picture.page, normalised, None, again))
     except RowwiseError as error:
-        name = str(source) if isinstance(source, (str, Path)) else type(source).__name__
         found.append(_Prepared(name, len(found) + 1, None, error, None))
     return found
 
 
-def _opener(source: Any, picture: Picture) -> Callable[[], Picture]:
-    """How to come by the picture again: files are decoded anew, so that none is kept in memory."""
-    if not isinstance(source, (str, Path, bytes)):
-        return lambda: picture
-    page = picture.page
-    return lambda: next(p for p in image_files.pictures(source) if p.page == page)
+class _Content:
+    """What an open file held: it can be read once, its picture may be asked for again."""
+
+    def __init__(self, file: Any) -> None:
+        self._data, self._name = image_files.content(file), image_files.name_of(file)
+
+    def opened(self) -> io.BytesIO:
+        file = io.BytesIO(self._data)
+        file.name = self._name
+        return file
+
+
+def _kept(source: Any) -> Any:
+    """The source as it can be decoded again: an open file by its content, all else as it is."""
+    return _Content(source) if hasattr(source, "read") else source
+
+
+def _pictures(source: Any) -> Iterator[Picture]:
+    return image_files.pictures(source.opened() if isinstance(source, _Content) else source)
+
+
+def _first(source: Any) -> Picture:
+    return image_files.picture(source.opened() if isinstance(source, _Content) else source)
+
+
+def _page(source: Any, page: int) -> Picture:
+    """Decode one page anew: files are not kept in memory decoded, for their pictures are large."""
+    return next(one for one in _pictures(source) if one.page == page)

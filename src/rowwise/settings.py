@@ -22,7 +22,7 @@ MAX_FILE_BYTES = 1_000_000
 class Settings(BaseModel):
     """Base of every model of settings: frozen, complete, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Later:

@@ -1,0 +1,261 @@
+"""The commands that recognise: `predict` and `models`."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rowwise import options
+from rowwise.errors import ConfigError, PictureError
+
+if TYPE_CHECKING:
+    from rowwise.model import Model
+    from rowwise.readings import Form
+    from rowwise.recognise import Outcome
+
+Item = TypeVar("Item")
+
+STDIN = "-"
+# A folder's files that are taken for pictures; a file that is named is read whatever its name.
+SUFFIXES = frozenset(
+    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif",
+     ".pbm", ".pgm", ".ppm", ".pnm", ".heic", ".heif", ".pdf")
+)  # fmt: skip
+MANY = 20  # pictures, from which on a bar shows how far it is
+
+
+def predict(
+    pictures: options.Pictures,
+    model: options.ModelName = "best",
+    error_rate: options.ErrorRate = None,
+    explain: options.ExplainOut = None,
+    first_page: options.FirstPage = False,
+    engine: options.Engine = "auto",
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    as_csv: options.Csv = False,
+) -> None:
+    """Read handwritten digits in pictures, one a picture or page.
+
+    A file that cannot be read is a line of the result and does not stop the others; the exit code
+    is then 1. A picture without ink, or a reading that is not accepted, is no failure.
+    """
+    from rowwise import readings
+    from rowwise.recognise import Recogniser
+
+    if as_json and as_csv:
+        raise ConfigError("a result has one form, got --json and --csv; leave one of them out")
+    places = found(pictures)
+    if explain is not None:
+        _check_explained(explain, places)
+    recogniser = Recogniser.load(model, error_rate=error_rate, engine=engine, threads=threads)
+    form: Form = "json" if as_json else "csv" if as_csv else "lines"
+    if form == "lines" and sys.stdout.isatty():
+        form = "table"
+    with _libraries_silenced():
+        sources = _shown(_opened(places), len(places), quiet=quiet)
+        outcomes = recogniser.read_each(sources, pages=not (first_page or explain))
+        if explain is not None:
+            outcomes = _explained(outcomes, explain)
+        count, failed = readings.tell(outcomes, form=form, classes=recogniser.model.classes)
+    if failed:
+        of = "the picture" if count == 1 else f"{failed:,} of {count:,} pictures"
+        raise PictureError(f"{of} could not be read; the result says why")
+
+
+def models(name: options.ModelPlace = None, as_json: options.Json = False) -> None:
+    """List the models that ship, or show the card of one.
+
+    A model's promise is the confidence from which on its readings keep an error rate, on pictures
+    like those on which it was chosen.
+    """
+    from rowwise import model as library
+    from rowwise import terminal
+
+    if name is not None:
+        one = library.Model.load(name)
+        if as_json:
+            terminal.write_json(_card(one))
+        else:
+            _print_card(one)
+        return
+    found = [library.Model.load(each) for each in library.shipped()]
+    if as_json:
+        terminal.write_json([_card(one) for one in found])
+    else:
+        _print_models(found)
+
+
+# --- which pictures -----------------------------------------------------------------------------
+
+
+def found(given: Sequence[str]) -> list[str]:
+    """The files that arguments name: files, those below folders, those of patterns, "-".
+
+    A folder gives, in their order by name, the files below it whose suffix is that of a picture;
+    what is hidden is left out. A pattern such as "scans/**/*.png" is one where no such file is.
+    Raises PictureError for a folder or pattern that gives none.
+    """
+    files: list[str] = []
+    for place in given:
+        if place == STDIN:
+            if STDIN in files:
+                raise ConfigError("stdin is read once, got - twice; give it once")
+            below = [STDIN]
+        elif os.path.isdir(place):
+            below = list(_below(place))
+        elif not os.path.lexists(place) and glob.has_magic(place):
+            below = sorted(p for p in glob.glob(place, recursive=True) if os.path.isfile(p))
+        else:
+            below = [place]
+        if not below:
+            raise PictureError(f"{place}: expected pictures, found none there; name their files")
+        files += below
+    return files
+
+
+def _below(folder: str) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield os.path.join(parent, name)
+
+
+def _opened(places: Iterable[str]) -> Iterator[Any]:
+    for place in places:
+        yield sys.stdin.buffer if place == STDIN else place
+
+
+def _shown(items: Iterable[Item], count: int, *, quiet: bool) -> Iterator[Item]:
+    """The items, and on a terminal a bar of how many have been asked for."""
+    if quiet or count < MANY or not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("reading", BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=count)
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
+@contextmanager
+def _libraries_silenced() -> Iterator[None]:
+    """Keep what C libraries print from stderr: libtiff tells of every damage, as we do in a line.
+
+    They write to file descriptor 2; Python's own stderr goes on, by another descriptor of the same
+    place.
+    """
+    try:
+        two = sys.stderr.fileno() == 2
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (OSError, ValueError, AttributeError):  # no stderr, or one that is no file
+        yield
+        return
+    before, nowhere = sys.stderr, os.open(os.devnull, os.O_WRONLY)
+    if two:
+        sys.stderr = open(  # noqa: SIM115
+            os.dup(kept), "w", buffering=1, encoding=before.encoding, errors="backslashreplace"
+        )
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        if two:
+            sys.stderr.close()
+            sys.stderr = before
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+# --- explanations -------------------------------------------------------------------------------
+
+
+def _check_explained(out: Path, places: Sequence[str]) -> None:
+    from rowwise import why
+
+    why.check_suffix(out)
+    if len(places) != 1:
+        raise ConfigError(f"--explain takes one picture, got {len(places)}; name one file")
+
+
+def _explained(outcomes: Iterable[Outcome], out: Path) -> Iterator[Outcome]:
+    """The outcomes; the reading among them is explained in a file."""
+    from rowwise import why
+
+    for outcome in outcomes:
+        if outcome.reading is not None:
+            explanation = outcome.reading.explain()
+            why.write(explanation, out)
+            for remark in filter(None, {explanation.remark, explanation.why_no_neighbours}):
+                if outcome.reading.digit is not None:
+                    print(f"{out}: {remark}", file=sys.stderr)
+        yield outcome
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def _card(one: Model) -> dict[str, Any]:
+    """A model as plain data."""
+    card = one.card.model_dump(mode="json")
+    card["figures"] = dict(one.card.figures)
+    known = {
+        "parameters": one.network.count,
+        "bytes": one.weight_bytes,
+        "classes": list(one.classes),
+    }
+    row_by_row = one.network.steps == one.network.shape[0]
+    return {"name": one.name} | known | {"row_by_row": row_by_row} | card
+
+
+def _print_models(found: Sequence[Model]) -> None:
+    from rowwise import listing
+
+    table = listing.headed("model", ">parameters", ">size", "promises errors of at most", "figures")
+    for one in found:
+        promised = ", ".join(f"{100 * p.error_rate:g} %" for p in one.card.promises)
+        figures = ", ".join(f"{name} {100 * share:.2f} %" for name, share in one.card.figures)
+        size = f"{one.weight_bytes / 1e6:.1f} MB"
+        row = (one.name, f"{one.network.count:,}", size, promised, figures)
+        table.add_row(*(cell or listing.NOTHING for cell in row))
+    listing.show(table if found else "no models: this package was built without them")
+
+
+def _print_card(one: Model) -> None:
+    from rowwise import listing
+
+    card = one.card
+    rows, columns = one.network.shape
+    print(f"{one.name}: {one.network.count:,} parameters, {one.weight_bytes / 1e6:.1f} MB")
+    print(f"reads pictures of {rows} x {columns} as one of {', '.join(one.classes)}")
+    by = f" by rowwise {card.version}" if card.version else ""
+    print(f"learnt from {card.data or 'data that it does not name'}{by}, seed {card.seed}")
+    print(f"temperature of its probabilities {card.temperature:g}")
+    for promise in card.promises:
+        print(
+            f"promise: readings of confidence {100 * promise.confidence:.2f} % and more are wrong "
+            f"in at most {100 * promise.error_rate:g} % (at level {100 * promise.level:g} %; of "
+            f"{promise.pictures:,} pictures held out {promise.accepted:,} were accepted, "
+            f"{promise.wrong:,} of them misread)"
+        )
+    if not card.promises:
+        print("promises no error rate: every reading with ink is accepted")
+    table = listing.headed("figure", ">%")
+    for name, share in card.figures:
+        table.add_row(name, f"{100 * share:.2f}")
+    if card.figures:
+        listing.show(table)
+    print(one.network.summary())
