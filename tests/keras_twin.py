@@ -57,20 +57,24 @@ def keras_in(floatx: str) -> Iterator[ModuleType]:
     On the torch backend Keras' table of promotions makes float64 with float32, and with a Python
     number, float32: matmul, maximum and batch normalisation round to float32 in silence, while
     every weight and result says float64. The table is private; this is the one place that edits it.
+    The policy of layers follows floatx only until it is first asked for, so it is set too.
     """
     keras = import_keras()
     from keras.src.backend.common import dtypes
 
     table = dtypes.BIT64_TO_BIT32_DTYPE
     promoted, before = table["float64"], keras.config.floatx()
+    policy = keras.config.dtype_policy()
     table["float64"] = floatx
     keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(floatx)
     try:
         assert keras.backend.result_type(floatx, float) == floatx
         yield keras
     finally:
         table["float64"] = promoted
         keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(policy)
 
 
 # --- the twin ---------------------------------------------------------------------------------

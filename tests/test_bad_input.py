@@ -276,12 +276,12 @@ CASES = [
     Case(
         "an experiment that is not known",
         "train lstm-tahn",
-        "an experiment is one that ships (rnn-relu, rnn-tanh, lstm-tanh, lstm-relu) or a .toml or .json file, got 'lstm-tahn'; did you mean 'lstm-tanh'?",
+        "an experiment is one that ships (rnn-relu, rnn-tanh, lstm-tanh, lstm-relu, rows, best) or a .toml or .json file, got 'lstm-tahn'; did you mean 'lstm-tanh'?",
     ),
     Case(
         "a study that is not known",
         "study clasic",
-        "a study is one that ships (classic) or a .toml or .json file, got 'clasic'; did you mean 'classic'?",
+        "a study is one that ships (classic, recognisers) or a .toml or .json file, got 'clasic'; did you mean 'classic'?",
     ),
     Case(
         "an unknown key",

@@ -75,10 +75,11 @@ def pack_run(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Make a model for `rowwise predict` of a run that held training pictures out.
+    """Make a model for `rowwise predict` of a run.
 
-    On these its probabilities are calibrated, and the thresholds chosen from which on its readings
-    are accepted, so that a promised error rate is kept.
+    The run held out a share of the training pictures. On these its probabilities are calibrated,
+    and the thresholds chosen from which on its readings are accepted, so that a promised error rate
+    is kept.
     """
     from rowwise import data as datasets
     from rowwise import packing, runs, terminal
