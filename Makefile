@@ -53,9 +53,9 @@ bench: $(VENV)/bench  ## measure against the peers on this machine (an hour; BEN
 	$(BIN)/python benchmarks/tables.py
 
 model: $(VENV)/study  ## train and pack a model that ships: make model NAME=rows (hours)
-	$(BIN)/rowwise study recognisers --only $(NAME) --seeds 1 --no-report --out build/recognisers
+	$(BIN)/rowwise study recognisers --only $(NAME) --seeds 1 --no-report --out runs/recognisers
 	@mkdir -p src/rowwise/models
-	$(BIN)/rowwise pack build/recognisers/$(NAME)-s0 --out src/rowwise/models/$(NAME).safetensors
+	$(BIN)/rowwise pack runs/recognisers/$(NAME)-s0 --out src/rowwise/models/$(NAME).safetensors
 
 wheel: $(VENV)/wheel  ## build a wheel for machines without a compiler, to dist/
 	rm -rf build/lib.* build/bdist.* build/wheel

@@ -22,6 +22,7 @@ SOURCE = ROOT / "src" / "rowwise"
 TOLD = {
     "py.typed": "The mark of a package that carries its types.",
     "report.html": "The template of the report's page.",
+    "rows.safetensors": "The model that reads strictly row by row, of the study `recognisers`.",
 }
 
 

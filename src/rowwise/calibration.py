@@ -24,11 +24,11 @@ class Threshold(NamedTuple):
     """A confidence from which on readings are accepted, and what is known of it.
 
     Of `pictures` held out, `accepted` reach `confidence`, and `wrong` of those are misread. The
-    error rate among accepted readings is at most `promised`, at the level `level`.
+    error rate among accepted readings is at most `error_rate`, at the level `level`.
     """
 
     confidence: float
-    promised: float
+    error_rate: float
     level: float
     pictures: int
     accepted: int

@@ -251,13 +251,18 @@ def augmented(study: StudySummary, network: NetworkSummary) -> Illustration:
     names, shown = study.data.identity.classes, study.data.samples
     flat = shown.reshape(-1, *shown.shape[2:])
     labels = np.repeat(np.arange(len(shown)), shown.shape[1])
-    drawn, _ = augment.distort(flat, labels, how, seed=seed, step=0)
+    drawn, _ = augment.distort(flat, labels, how.without_outliers(), seed=seed, step=0)
+    left_out = (
+        f" Not shown: the {percent(how.outlier_share, 0)} that are made into no digit."
+        if how.outlier_share
+        else ""
+    )
     limit = f", of the first {SHOWN_CLASSES} classes" if len(names) > SHOWN_CLASSES else ""
     return Illustration(
         f"augmented-{network.name}",
         pictures.samples(drawn.reshape(shown.shape), names),
         f"The training images of the sheet above as the augmentation of {network.name} distorts "
-        f"them once; in training each is distorted anew in every epoch{limit}.",
+        f"them once; in training each is distorted anew in every epoch{limit}.{left_out}",
         f"Distorted training images of {several(len(names), 'class', 'classes')}.",
     )
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from rowwise import augment, calibration, metrics, session, train
 from rowwise._version import __version__
-from rowwise.calibration import Threshold
 from rowwise.config import Augmentation
 from rowwise.data import Dataset
 from rowwise.errors import ModelError
@@ -63,7 +62,7 @@ def pack(
     card = Card(
         name=run.name,
         temperature=temperature,
-        promises=tuple(_promise(one) for one in found if one is not None),
+        promises=tuple(Promise(**one._asdict()) for one in found if one is not None),
         data=data.name,
         data_digest=data.digest,
         seed=run.seed,
@@ -101,19 +100,6 @@ def _distorted(learned: session.Part, how: Augmentation | None) -> Array:
     cut = slice(DISTORTED)
     if how is None:
         return learned.images[cut]
-    digits = how.model_copy(update={"outlier_share": 0.0})
-    images, _ = augment.distort(
-        learned.images[cut], learned.labels[cut], digits, seed=STREAM_SEED, step=0
-    )
-    return images
-
-
-def _promise(found: Threshold) -> Promise:
-    return Promise(
-        error_rate=found.promised,
-        level=found.level,
-        confidence=found.confidence,
-        pictures=found.pictures,
-        accepted=found.accepted,
-        wrong=found.wrong,
-    )
+    pictures, labels = learned.images[cut], learned.labels[cut]
+    how = how.without_outliers()
+    return augment.distort(pictures, labels, how, seed=STREAM_SEED, step=0)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -179,6 +179,10 @@ class Augmentation(Settings):
     noise_share: Share = 0.0
     flag_share: Share = 0.0
     outlier_share: Share = 0.0
+
+    def without_outliers(self) -> Self:
+        """The same distortions, of digits alone."""
+        return self.model_copy(update={"outlier_share": 0.0})
 
 
 class EarlyStopping(Settings):

@@ -153,8 +153,7 @@ class Recogniser:
         if normalised.digit is None:
             return self._without_ink(normalised.reason, name, page, again)
         told = self.probabilities(self.fitted(normalised.digit[None]))[0]
-        best = int(told.argmax())
-        return self._reading(normalised.digit, told, best, float(told[best]), name, page, again)
+        return self._reading(normalised.digit, told, name, page, again)
 
     def read_many(self, sources: Iterable[Any] | Array) -> list[Reading]:
         """Read one digit in each of many pictures, in their order; see `read`.
@@ -221,12 +220,11 @@ class Recogniser:
             arrays = np.stack(few) if few else np.zeros(arrays.shape, np.uint8)
         digits, found = image.normalise_many(arrays)
         told = self.probabilities(self.fitted(digits))
-        best, confidence = told.argmax(1).tolist(), told.max(1).tolist()
         readings = []
         for i, there in enumerate(found.tolist()):
             again = partial(image_files.picture, arrays[i])
             if there:
-                one = self._reading(digits[i], told[i], best[i], confidence[i], ARRAY, 1, again)
+                one = self._reading(digits[i], told[i], ARRAY, 1, again)
             else:
                 one = self._without_ink(image.NO_INK, ARRAY, 1, again)
             readings.append(one)
@@ -244,10 +242,7 @@ class Recogniser:
             if digit is None:
                 reading = self._without_ink(one.normalised.reason, one.name, one.page, one.again)
             else:
-                row = next(told)
-                best = int(row.argmax())
-                sure = float(row[best])
-                reading = self._reading(digit, row, best, sure, one.name, one.page, one.again)
+                reading = self._reading(digit, next(told), one.name, one.page, one.again)
             yield Outcome(one.name, one.page, reading, None)
 
     def fitted(self, digits: Bytes) -> Bytes:
@@ -264,12 +259,12 @@ class Recogniser:
         self,
         digit: Bytes,
         probabilities: Probabilities,
-        best: int,
-        confidence: float,
         name: str,
         page: int,
         again: Again | None,
     ) -> Reading:
+        best = int(probabilities.argmax())
+        confidence = float(probabilities[best])
         accepted = self.threshold is None or confidence >= self.threshold
         reason = "" if accepted else UNSURE.format(confidence=confidence, threshold=self.threshold)
         label = self.model.classes[best]
