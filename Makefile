@@ -46,10 +46,15 @@ docs: $(VENV)/test  ## rewrite the generated parts of the documentation
 	$(BIN)/python docs/make_experiments.py
 	$(BIN)/python docs/make_readme.py
 
-bench: $(VENV)/bench  ## measure against the peers on this machine (an hour; BENCH_FLAGS=--quick)
-	@for part in training inference time_to_accuracy scaling whole_study footprint; do \
+bench: $(VENV)/bench  ## measure against the peers, and what the models read (two hours; BENCH_FLAGS=--quick)
+	@for part in training inference time_to_accuracy scaling whole_study footprint reading; do \
 	  $(BIN)/python benchmarks/$$part.py --peers-python $(VENV)/bench/bin/python $(BENCH_FLAGS) || exit 1; \
 	done
+	@for part in corruptions not_digits faithfulness; do \
+	  $(BIN)/python benchmarks/$$part.py $(BENCH_FLAGS) || exit 1; \
+	done
+	@if [ -n "$$ROWWISE_REALWORLD" ]; then $(BIN)/python benchmarks/realworld.py $(BENCH_FLAGS); \
+	  else echo "people's own digits are left out: ROWWISE_REALWORLD names no folder of them"; fi
 	$(BIN)/python benchmarks/tables.py
 
 model: $(VENV)/study  ## train and pack a model that ships: make model NAME=rows (hours)

@@ -11,7 +11,7 @@ and is in no mean. Seeded; the same pictures for every kind.
 `--sheet` writes some misread pictures of each kind: as they were, spoilt, and as the network saw
 them, with label, answer and confidence; a * stands before an answer that was accepted.
 
-    python benchmarks/corruptions.py --count 6000 --sheet build/corrupted.png
+    python benchmarks/corruptions.py --sheet build/corrupted.png
 """
 
 from __future__ import annotations
@@ -23,7 +23,18 @@ from typing import Any
 from corrupt import KINDS, corrupt
 from keras_study import write_results
 from measuring import say
-from trials import Cell, digits, draw_sheet, head, judge, normalised, parser, recogniser, tally
+from trials import (
+    Cell,
+    digits,
+    draw_sheet,
+    head,
+    judge,
+    normalised,
+    parse,
+    parser,
+    recogniser,
+    tally,
+)
 
 PLAIN = "as they are"
 SHOWN = 15  # misread pictures of each kind on the sheet
@@ -67,10 +78,10 @@ def means(kinds: list[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write the results."""
-    made = parser("What a model reads of spoilt digits.", "corruptions.json", count=2000)
+    made = parser("What a model reads of spoilt digits.", "corruptions.json", count=6000)
     made.add_argument("--test", action="store_true", help="the test pictures, for the last word")
     made.add_argument("--only", action="append", choices=KINDS, help="this kind; repeatable")
-    options = made.parse_args()
+    options = parse(made)
     results = measure(options)
     say("mean: " + ", ".join(f"{key} {100 * v:.2f} %" for key, v in results["mean"].items()))
     write_results(options.out, results)

@@ -11,7 +11,7 @@ draw there are several a picture (--draws), whose flips are averaged. `seconds` 
 The last pixel is taken in part, so that the mass taken is the same to the grey level. What is left
 is read as it is, without being normalised anew: it is the ink that is asked about, not its place.
 
-    python benchmarks/faithfulness.py --count 1000
+    python benchmarks/faithfulness.py
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from keras_study import write_results
 from measuring import say, spread
 from numpy.typing import NDArray
-from trials import digits, head, parser, recogniser, share
+from trials import digits, head, parse, parser, recogniser, share
 
 Bytes = NDArray[np.uint8]
 Rng = np.random.Generator
@@ -126,9 +126,9 @@ def ratio(flips: list[float], chance: list[Any], rng: Rng) -> dict[str, float | 
 
 def main() -> None:
     """Measure and write the results."""
-    made = parser("Whether the map of importance is true.", "faithfulness.json", count=300)
+    made = parser("Whether the map of importance is true.", "faithfulness.json", count=1000)
     made.add_argument("--draws", type=int, default=20, help="random tenths a picture (default 20)")
-    options = made.parse_args()
+    options = parse(made)
     results = measure(options)
     say(f"most important: {results['most_important']}")
     for name, found in results["by_chance"].items():

@@ -15,7 +15,7 @@ Devanagari, Bengali, Thai and Chinese; a script without a font is told as such.
 
 `--sheet` writes some accepted pictures of each kind with what the network saw of them.
 
-    python benchmarks/not_digits.py --count 1000 --fonts FOLDER --sheet build/accepted.png
+    python benchmarks/not_digits.py --fonts FOLDER --sheet build/accepted.png
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from trials import (
     head,
     judge,
     normalised,
+    parse,
     parser,
     recogniser,
     share,
@@ -128,9 +129,9 @@ def mean(found: dict[str, Any], kinds: Any, key: str = "accepted") -> float | No
 
 def main() -> None:
     """Measure and write the results."""
-    made = parser("What a model accepts that is no digit.", "not_digits.json", count=500)
+    made = parser("What a model accepts that is no digit.", "not_digits.json", count=1000)
     made.add_argument("--fonts", type=Path, help="a folder of more fonts, for other scripts")
-    options = made.parse_args()
+    options = parse(made)
     results = measure(options)
     for key in ("all", "all_scripts", "unlike_scripts"):
         say(f"{key}: " + ("–" if results[key] is None else f"{100 * results[key]:.2f} %"))

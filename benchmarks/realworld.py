@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras_study import write_results
 from measuring import say
-from trials import Cell, draw_sheet, head, judge, normalised, parser, recogniser, tally
+from trials import Cell, draw_sheet, head, judge, normalised, parse, parser, recogniser, tally
 
 FOLDERS = ("photos", "drawn")
 THIN = "thin strokes"
@@ -122,7 +122,7 @@ def main() -> None:
     """Measure and write the results."""
     made = parser("What a model reads of people's own digits.", "realworld.json")
     made.add_argument("--folder", type=Path, help="of the pictures (default $ROWWISE_REALWORLD)")
-    options = made.parse_args()
+    options = parse(made)
     if options.folder is None:
         if "ROWWISE_REALWORLD" not in os.environ:
             made.error("the folder is needed: pass --folder or set ROWWISE_REALWORLD")

@@ -354,6 +354,7 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "scaling": scaling,
     "footprint": footprint,
     "whole_study": whole_study,
+    "recognisers": lambda found: trial_tables.recognisers(found, table),
     "realworld": lambda found: trial_tables.realworld(found, table),
     "corruptions": lambda found: trial_tables.corruptions(found, table),
     "not_digits": lambda found: trial_tables.not_digits(found, table),

@@ -52,6 +52,84 @@ def reading_rows(parts: Results) -> list[list[str]]:
 COLUMNS = ["pictures", "read rightly, %", "accepted, %", "wrong among the accepted, %"]
 
 
+def recognisers(results: Results, table: Table) -> str:
+    """Accuracy by seed, calibration, promises kept, belief by row."""
+    rows, promised, told = [], [], []
+    for model, one in results["networks"].items():
+        seeds = [seed["accuracy"] for seed in one["seeds"]]
+        mean = one.get("mean")
+        rows.append(
+            [
+                model,
+                ", ".join(f"{100 * seed['share']:.2f}" for seed in seeds),
+                f"{100 * mean['value']:.2f} ({100 * mean['low']:.2f}–{100 * mean['high']:.2f}), "
+                f"seeds"
+                if mean
+                else f"{100 * seeds[0]['share']:.2f} ({100 * seeds[0]['low']:.2f}–"
+                f"{100 * seeds[0]['high']:.2f}), pictures",
+                spread([seed["calibration_error"] for seed in one["seeds"]]),
+                spread([seed["calibration_error_untempered"] for seed in one["seeds"]]),
+            ]
+        )
+        if ships := one.get("shipped"):
+            told.append(f"`{model}` as it ships{is_seed_0(ships)}: {as_shipped(ships)}")
+            promised += [[model, *promise_row(each)] for each in ships["promises"]]
+        if by_row := one["seeds"][0].get("by_row"):
+            told.append(f"`{model}`, seed {one['seeds'][0]['seed']}, after each row:")
+            told.append(belief_table(by_row, table))
+    header = ["", "accuracy by seed, %", "mean (95 % interval), over", "calibration error, %"]
+    header += ["before the temperature, %"]
+    promises = ["", "at most wrong, %", "from a confidence of, %", "accepted, %"]
+    promises += ["wrong among the accepted, %"]
+    parts = [f"{results['pictures']:,} test pictures.", table(header, rows)]
+    parts += told
+    if promised:
+        parts += ["Promises, on the test pictures:", table(promises, promised)]
+    return "\n\n".join(parts)
+
+
+def spread(shares: list[float]) -> str:
+    """One share in percent, or the least and the most."""
+    low, high = 100 * min(shares), 100 * max(shares)
+    return f"{low:.2f}" if len(shares) == 1 else f"{low:.2f}–{high:.2f}"
+
+
+def is_seed_0(ships: Results) -> str:
+    """Whether a model that ships is the run that was measured."""
+    return " (seed 0)" if ships["is_seed_0"] else " (**of another run**)"
+
+
+def as_shipped(ships: Results) -> str:
+    """What a model that ships reads of test pictures that went through the normaliser."""
+    return (
+        f"{plain(ships['accuracy']['share'])} % right with every picture normalised, which leaves "
+        f"{plain(ships['unchanged']['share'])} % of them as they are; calibration error "
+        f"{plain(ships['calibration_error'])} %."
+    )
+
+
+def promise_row(one: Results) -> list[str]:
+    """A promise and what came of it."""
+    error = one["error"]
+    return [
+        f"{100 * one['error_rate']:g}",
+        f"{100 * one['confidence']:.3f}",
+        percent(one["coverage"]),
+        f"{100 * error['share']:.3f} ({error['count']} of {error['of']:,})",
+    ]
+
+
+def belief_table(by_row: list[Results], table: Table) -> str:
+    """Accuracy, confidence and calibration error after each row, every second row."""
+    rows = [
+        [str(i + 1), *(f"{100 * one[key]:.1f}" for key in ("accuracy", "confidence")),
+         f"{100 * one['calibration_error']:.2f}"]
+        for i, one in enumerate(by_row)
+        if i % 2
+    ]  # fmt: skip
+    return table(["row", "right, %", "mean confidence, %", "calibration error, %"], rows)
+
+
 def realworld(results: Results, table: Table) -> str:
     """People's own digits, by folder and group."""
     wrong = ", ".join(

@@ -14,12 +14,14 @@ import numpy as np
 from measuring import HERE, RESULTS
 
 if TYPE_CHECKING:
+    from rowwise.data import Dataset
     from rowwise.recognise import Recogniser
 
 FORMAT = 1
 VALIDATION = 0.1  # the share that the experiments of the models that ship hold out
 CELL_PX = 84  # of a contact sheet's pictures
 TEXT_PX = 14
+QUICK_COUNT = 40
 COLUMNS = 16  # of a contact sheet, in pictures
 
 
@@ -40,10 +42,22 @@ def parser(description: str, out: str, *, count: int | None = None) -> argparse.
     made.add_argument("--threads", type=int, help="default: one a core")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a contact sheet there")
-    made.add_argument("--out", type=Path, default=RESULTS / out, help=f"default results/{out}")
+    made.add_argument("--quick", action="store_true", help="a smoke run: few pictures")
+    made.add_argument("--out", type=Path, help=f"default results/{out}; --quick: build/bench")
     if count is not None:
         made.add_argument("--count", type=int, default=count, help=f"pictures (default {count:,})")
+    made.set_defaults(part=out)
     return made
+
+
+def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line."""
+    options = made.parse_args()
+    if options.quick and "count" in options:
+        options.count = QUICK_COUNT
+    if options.out is None:
+        options.out = (HERE.parent / "build" / "bench" if options.quick else RESULTS) / options.part
+    return options
 
 
 def recogniser(options: argparse.Namespace) -> Recogniser:
@@ -87,8 +101,7 @@ def digits(options: argparse.Namespace, *, test: bool = False) -> tuple[Any, Any
     """
     from rowwise import data
 
-    folder = options.data or Path(os.environ["ROWWISE_DATA"])
-    found = data.load("mnist", path=folder, download=False)
+    found = mnist(options)
     images, labels = found.test_images, found.test_labels
     if not test:
         _, held = data.split(found.train_labels, share=VALIDATION)
@@ -96,6 +109,13 @@ def digits(options: argparse.Namespace, *, test: bool = False) -> tuple[Any, Any
     count = min(len(labels), options.count)
     chosen = np.sort(np.random.default_rng(options.seed).permutation(len(labels))[:count])
     return images[chosen], labels[chosen]
+
+
+def mnist(options: argparse.Namespace) -> Dataset:
+    """MNIST of `--data`, or of where it is found."""
+    from rowwise import data
+
+    return data.load("mnist", path=options.data, download=False)
 
 
 # --- reading and counting -------------------------------------------------------------------------

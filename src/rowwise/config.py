@@ -39,6 +39,7 @@ from rowwise.settings import (
     Share,
     as_tree,
     content_digest,
+    default,
     named,
     nearest,
     parse,
@@ -164,7 +165,7 @@ Layers = Annotated[tuple[Layer, ...], Field(max_length=64)]
 class Branch(Settings):
     """One of several ways in which a network reads the picture, side by side."""
 
-    reading: Reading = Rows()
+    reading: Reading = default(Rows)
     layers: Annotated[Layers, Field(min_length=1)]
 
 
@@ -226,11 +227,11 @@ class Experiment(Settings):
     format: Literal[1] = 1
     name: Name
     note: Annotated[str, Field(max_length=2000)] = ""
-    reading: Reading = Rows()
+    reading: Reading = default(Rows)
     branches: Annotated[tuple[Branch, ...], Field(max_length=16)] = ()
     layers: Layers = ()
-    optimizer: Optimizer = Adam()
-    schedule: Schedule = Constant()
+    optimizer: Optimizer = default(Adam)
+    schedule: Schedule = default(Constant)
     clipping: Clipping | None = None
     label_smoothing: Annotated[Decay, Later()] = 0.0
     target_replication: Annotated[Share, Later()] = 0.0

@@ -44,6 +44,12 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
+def default(kind: type[Settings]) -> Any:
+    """A key's default of this kind, made when first asked for: completing a model takes time."""
+    name = kind.model_fields["kind"].default
+    return Field(default_factory=kind, json_schema_extra={"default": {"kind": name}})
+
+
 def named(value: Any) -> Any:
     """Let the bare name of a kind stand for its table: "adam" is {kind = "adam"}."""
     return {"kind": value} if isinstance(value, str) else value
