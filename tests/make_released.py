@@ -18,8 +18,10 @@ from small_training import StopAfter
 from rowwise import __version__, data, files, runs, session
 from rowwise import study as studies
 from rowwise.config import Study
+from rowwise.packing import pack
 
 RELEASED = Path(__file__).parent / "released"
+MODEL = "model.safetensors"
 
 STUDY = Study.model_validate(
     {
@@ -45,6 +47,8 @@ STUDY = Study.model_validate(
                 "schedule": {"kind": "cosine", "warmup": 0.1},
                 "clipping": {"by": "norm", "limit": 1.0},
                 "early_stopping": {"patience": 2},
+                "augmentation": {"shift_px": 0.5},
+                "averaging": {"decay": 0.9},
                 "validation": 0.2,
                 "batch": 16,
                 "epochs": 2,
@@ -76,6 +80,7 @@ def make(folder: Path) -> None:
     for run in runs.find(place):
         own = {"system": "Linux", "processor": "a processor", "command": ["rowwise", "study"]}
         files.write_json(run.folder / runs.ENVIRONMENT, run.environment | own)
+    pack(runs.Run.open(place / "everything-s0"), loaded, threads=1).save(folder / MODEL)
     for lock in place.rglob(runs.LOCK):
         lock.unlink()
 

@@ -6,11 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
-from make_released import RELEASED, make
+from make_released import MODEL, RELEASED, make
 from small_training import assert_whole, torch_or_skip, trainer_or_skip
 
-from rowwise import __version__, album, data, runs
+from rowwise import __version__, album, calibration, data, runs
 from rowwise import study as studies
+from rowwise.model import Model
+from rowwise.recognise import Recogniser
 from rowwise.runs import Run
 from rowwise.train import evaluate
 
@@ -75,6 +77,19 @@ def test_its_weights_still_say_the_same(released):
     images = data.load(path=released / "pictures").test_images
     said, _ = evaluate(run.network, run.weights(), images, engine="plain")
     np.testing.assert_allclose(said, run.predictions().probabilities, atol=1e-5)
+
+
+def test_its_model_reads(released):
+    """Models are packed since 0.3.0."""
+    if not (released / MODEL).exists():
+        assert released.name in ("0.1.0", "0.2.0")
+        return
+    model = Model.load(released / MODEL)
+    images = data.load(path=released / "pictures").test_images
+    said = Recogniser(model, engine="plain").probabilities(images)
+    run = Run.open(released / "study" / "everything-s0")
+    told = calibration.temper(run.predictions().probabilities, model.card.temperature)
+    np.testing.assert_allclose(said, told, atol=1e-5)
 
 
 def test_its_interrupted_run_opens(released):
