@@ -32,10 +32,11 @@ ALL = Augmentation(
 KEYS = [key for key in Augmentation.model_fields if key != "elastic_spacing_px"]
 
 
-def bars(count: int = 8, shape: tuple[int, int] = (28, 28)) -> np.ndarray:
-    """An upright bar, 4 px wide, in the middle of each picture."""
+def bars(count: int = 8, shape: tuple[int, int] = (28, 28), *, width: int = 4) -> np.ndarray:
+    """An upright bar in the middle of each picture."""
     images = np.zeros((count, *shape), np.uint8)
-    images[:, 6:-6, shape[1] // 2 - 2 : shape[1] // 2 + 2] = 255
+    left = (shape[1] - width) // 2
+    images[:, 6:-6, left : left + width] = 255
     return images
 
 
@@ -107,8 +108,9 @@ def test_nothing_asked_for_changes_nothing():
 
 @pytest.mark.parametrize("key", KEYS)
 def test_each_key_changes_pictures(key):
-    images = bars(200)
-    images[:, ::3] |= 100  # ink wherever a rectangle may fall
+    images = bars(200, width=2)
+    if key == "erase_share":
+        images[:, ::3] |= 100  # ink wherever a rectangle may fall
     changed = (spoil(images, only(key), seed=0, step=0) != images).any((1, 2)).mean()
     if key.endswith("_share"):
         assert changed == pytest.approx(getattr(ALL, key), abs=0.1)
@@ -199,7 +201,7 @@ def test_strokes_grow_and_shrink_by_two_pixels_at_most():
 
 def test_ones_alone_get_a_flag_and_half_of_them_a_base():
     labels = np.tile([1, 7], 200)
-    images = bars(400)
+    images = bars(400, width=3)
     drawn, _ = distort(images, labels, Augmentation(flag_share=1.0), seed=0, step=0)
     np.testing.assert_array_equal(drawn[1::2], images[1::2])
     ones = drawn[::2]
@@ -210,10 +212,10 @@ def test_ones_alone_get_a_flag_and_half_of_them_a_base():
     assert with_base.mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_one_that_leans_far_or_has_no_ink_stays_as_it_is():
+def test_a_one_that_leans_far_is_thick_or_has_no_ink_stays_as_it_is():
     nothing = np.zeros((28, 28), np.uint8)
     leaning = np.rint(255 * np.eye(28)[::-1]).astype(np.uint8)
-    for one in (nothing, leaning, leaning[:, ::-1]):
+    for one in (nothing, leaning, leaning[:, ::-1], bars(1)[0]):
         assert augment.add_flag(one, np.random.default_rng(0)) is one
 
 

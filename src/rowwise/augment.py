@@ -25,6 +25,7 @@ BLOCK = 64  # pictures that draw from one stream, and that a thread works on at 
 GAP = 3  # rows of zeros that keep stacked pictures from touching, by as far as a blur reaches
 BLUR_SIGMA_PX = 1.2
 LEAST_LEAN, MOST_LEAN = -0.1, 0.35  # of a one that gets a flag: columns for each row upwards
+WIDEST = 0.2  # of its height, the stroke of a one that gets a flag
 FULL = 255
 
 
@@ -179,9 +180,10 @@ def outline(images: Bytes, rng: Rng) -> Bytes:
 def add_flag(one: Bytes, rng: Rng) -> Bytes:
     """A one [R, C] with a flag from its top down to the left, and in half of cases with a base.
 
-    The flag falls 30 to 60 degrees and is 0.25 to 0.55 of the one's height long; the base reaches
+    The flag falls 20 to 60 degrees and is 0.25 to 0.5 of the one's height long; the base reaches
     0.15 to 0.45 of the height to either side. Both are as wide and as dark as the stroke. A one
-    that leans far to the right, or to the left at all, stays as it is: it would be no one.
+    that leans far to the right, or to the left at all, stays as it is: it would be no one. So does
+    one of thick strokes: its flag would fill the corner, as the loop of a 9.
     """
     import cv2
 
@@ -201,9 +203,9 @@ def add_flag(one: Bytes, rng: Rng) -> Bytes:
     inside = width / 2
     x, y = _ink_column(one, top, width), top + inside
     foot, level = _ink_column(one, bottom - width + 1, width), bottom - inside
-    if not LEAST_LEAN <= (x - foot) / height <= MOST_LEAN:
+    if width > WIDEST * height or not LEAST_LEAN <= (x - foot) / height <= MOST_LEAN:
         return one
-    fall, length = np.deg2rad(rng.uniform(30, 60)), height * rng.uniform(0.25, 0.55)
+    fall, length = np.deg2rad(rng.uniform(20, 60)), height * rng.uniform(0.25, 0.5)
     stroke((x, y), (x - length * np.cos(fall), y + length * np.sin(fall)))
     if rng.random() < 0.5:
         left, right = height * rng.uniform(0.15, 0.45, 2)
