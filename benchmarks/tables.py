@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import equivalence
+import serving_tables
 import trial_tables
 from measuring import BUSY_LOAD, HERE, RESULTS
 from networks import TRAINING_IMAGES
@@ -360,6 +361,7 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "not_digits": lambda found: trial_tables.not_digits(found, table),
     "faithfulness": lambda found: trial_tables.faithfulness(found, table),
     "reading": lambda found: trial_tables.reading(found, table, machine(found)),
+    "serving": lambda found: serving_tables.serving(found, table, machine(found), shown),
 }
 
 

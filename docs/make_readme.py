@@ -23,6 +23,7 @@ TOLD = {
     "py.typed": "The mark of a package that carries its types.",
     "report.html": "The template of the report's page.",
     "rows.safetensors": "The model that reads strictly row by row, of the study `recognisers`.",
+    "page.html": "The page: one file, its style and script inside.",
 }
 
 
@@ -62,8 +63,8 @@ def layout() -> str:
 
 
 def _built(path: Path) -> bool:
-    """Whether a development install made the file."""
-    return path.suffix in (".so", ".part") or path.name == "build.json"
+    """Whether a development install, or Python, made the file."""
+    return path.suffix in (".so", ".part", ".pyc") or path.name == "build.json"
 
 
 def _told(path: Path) -> str:

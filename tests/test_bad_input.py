@@ -222,7 +222,8 @@ CASES = [
     Case(
         "a class without pictures",
         "data shown",
-        "shown/x: expected pictures of this class, found none; remove the folder",
+        "shown/x: expected pictures of this class, found none; remove the folder, or name all classes "
+        "in a classes.txt beside the folders",
         shown(lambda at: (at / "x").mkdir()),
     ),
     Case(
@@ -383,7 +384,10 @@ CASES = [
         code=2,
     ),
     Case(
-        "a missing argument", "train", "Missing argument 'experiment'; see rowwise --help", code=2
+        "a missing argument",
+        "train",
+        "Missing argument 'experiment', or --init-from in its place; see rowwise --help",
+        code=2,
     ),
     Case(
         "an argument too many",

@@ -30,6 +30,8 @@ from made_faults import (
 )
 from small_training import TRAINS
 
+from rowwise.model import shipped
+
 CASES = [
     # where results go
     Case(
@@ -138,7 +140,7 @@ CASES = [
     Case(
         "a run to start from that is none",
         f"{TRAIN} --set seed=2 --init-from nowhere",
-        "a run is a folder, nowhere is not there",
+        f"a training starts from a model that ships ({', '.join(shipped())}), a model's file or a run's folder, nowhere is not there",
     ),
     Case(
         "a damaged checkpoint",

@@ -107,6 +107,16 @@ def test_experiments_is_current():
     assert made.returncode == 0, made.stderr
 
 
+def test_the_settings_of_serving_are_current():
+    made = subprocess.run(
+        [sys.executable, "docs/make_serving.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+
+
 def examples() -> list[dict]:
     return [tomllib.loads(block) for block in fenced(EXPERIMENTS.read_text("utf-8"), "toml")]
 

@@ -205,8 +205,8 @@ def test_a_file_is_not_kept_decoded(reader, tmp_path, monkeypatch):
     decoded = []
     real = image_files.picture
 
-    def watched(source):
-        picture = real(source)
+    def watched(source, **options):
+        picture = real(source, **options)
         decoded.append(weakref.ref(picture))
         return picture
 

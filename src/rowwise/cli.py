@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from rowwise import exchange, options, recognition
+from rowwise import exchange, options, recognition, serving
 from rowwise._version import __version__
 from rowwise.errors import ConfigError, RowwiseError, RunError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rowwise.config import Experiment, Study
     from rowwise.data import Dataset
     from rowwise.runs import Run
+    from rowwise.train import Start
 
 app = typer.Typer(
     name="rowwise",
@@ -103,11 +104,11 @@ def study(
 
 @app.command()
 def train(
-    experiment: options.ExperimentFile,
+    experiment: options.ExperimentFile = None,
     out: options.RunsOut = Path("runs"),
     overrides: options.Overrides = None,
     dataset: options.DatasetName = None,
-    data: options.Data = None,
+    data: options.DataParts = None,
     engine: options.Engine = "auto",
     threads: options.Threads = None,
     precision: options.Precision = "auto",
@@ -122,12 +123,16 @@ def train(
 
     It is told as Keras tells it, a line an epoch. Ctrl-C saves the training, and --resume goes on.
     """
-    from rowwise import album, runs, terminal
+    from rowwise import album, blend, terminal
+    from rowwise import start as starts
     from rowwise.train import fit
 
-    chosen = _experiment(experiment).with_overrides(overrides or [])
+    start = starts.find(init_from) if init_from else None
+    chosen = _experiment(experiment, start).with_overrides(overrides or [])
     teller = terminal.teller(quiet=quiet, as_json=as_json)
-    loaded = _load(dataset, data, teller.say)
+    loaded = blend.load(data or (), name=dataset, report=teller.say, progress=sys.stderr.isatty())
+    if start is not None:
+        starts.check(start, loaded)
     if summary:
         return _tell_network(chosen, loaded, as_json=as_json)
     folder = out / f"{chosen.name}-s{chosen.seed}"
@@ -146,7 +151,7 @@ def train(
             threads=threads,
             precision=precision,
             resume=resume,
-            init_from=runs.Run.open(init_from) if init_from else None,
+            init_from=start,
             callbacks=callbacks,
             stop=switch,
         )
@@ -237,6 +242,7 @@ def report(folder: options.ReportFolder = Path("study"), out: options.ReportOut 
 
 app.command("predict")(recognition.predict)
 app.command("models")(recognition.models)
+app.command("serve")(serving.serve)
 app.command("export")(exchange.export_run)
 app.command("import")(exchange.import_model)
 app.command("pack")(exchange.pack_run)
@@ -340,13 +346,17 @@ def _study(file: str) -> Study:
     return shipped[file] if file in shipped else Study.from_file(_file(file, "a study", shipped))
 
 
-def _experiment(name: str) -> Experiment:
+def _experiment(name: str | None, start: Start | None) -> Experiment:
     from rowwise.config import Experiment, shipped_studies
 
+    if name is None:
+        if start is None:
+            missing = TyperException("Missing argument 'experiment', or --init-from in its place")
+            missing.exit_code = 2
+            raise missing
+        return start.experiment
     known = {e.name: e for s in shipped_studies().values() for e in s.experiments}
-    return (
-        known[name] if name in known else Experiment.from_file(_file(name, "an experiment", known))
-    )
+    return known.get(name) or Experiment.from_file(_file(name, "an experiment", known))
 
 
 def _file(name: str, what: str, shipped: Iterable[str]) -> Path:

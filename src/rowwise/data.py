@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,7 @@ class Dataset:
     source: str  # where it was found, one phrase
     digest: str  # SHA-256 over the content of both parts and the class names, in any file format
     fallback: str = ""  # where this is not the data set that was wished for: why
+    added: int = 0  # how many of the last training pictures another data set gave: never held out
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -117,15 +118,21 @@ def load(
     return found or _substitute(known, reasons, name)
 
 
-def load_labelled(path: Path, *, classes: tuple[str, ...], shape: tuple[int, int]) -> Labelled:
-    """Read labelled pictures for a network to be judged by.
+def load_labelled(
+    path: Path,
+    *,
+    classes: tuple[str, ...],
+    shape: tuple[int, int],
+    part: Literal["train", "test"] = "test",
+) -> Labelled:
+    """Read labelled pictures of known classes: for a network to be judged by, or to learn from too.
 
     Args:
-        path: a file or folder of any format that `formats.read` knows; one part is enough, and of
-            two the test part is taken.
+        path: a file or folder of any format that `formats.read` knows; one part is enough.
         classes: the names that the network knows. Data that names its own classes (folders,
             `classes.txt`, known data sets) is matched by name, other labels are places in these.
         shape: rows and columns that the network reads.
+        part: the one that is taken of two.
 
     Returns:
         The pictures, with labels as places in `classes`.
@@ -135,27 +142,27 @@ def load_labelled(path: Path, *, classes: tuple[str, ...], shape: tuple[int, int
     """
     path = Path(path).expanduser()
     content = formats.read(within(path, KNOWN["mnist"]), partial=True)
-    part = content.parts[-1]
-    if part.images.shape[1:] != shape:
+    taken = content.parts[-1 if part == "test" else 0]
+    if taken.images.shape[1:] != shape:
         raise DataError(
-            f"{part.images_path}: expected pictures of {formats.size_text(shape)} pixels, which "
-            f"the network reads, found {formats.size_text(part.images.shape)}"
+            f"{taken.images_path}: expected pictures of {formats.size_text(shape)} pixels, which "
+            f"the network reads, found {formats.size_text(taken.images.shape)}"
         )
     known = recognise(content, fingerprints(content), None)
     own = known.classes if known else content.classes
-    _check_labels(part, len(own or classes), ", ".join((own or classes)[:12]))
-    labels = part.labels
+    _check_labels(taken, len(own or classes), ", ".join((own or classes)[:12]))
+    labels = taken.labels
     if own is not None:
         present = [own[i] for i in np.unique(labels)]
         foreign = [name for name in present if name not in classes]
         if foreign:
             raise DataError(
-                f"{part.labels_path}: expected the classes of the network "
+                f"{taken.labels_path}: expected the classes of the network "
                 f"({', '.join(classes[:12])}), found {', '.join(foreign[:4])}"
             )
         places = np.array([classes.index(c) if c in classes else -1 for c in own], np.int64)
         labels = places[labels]
-    return Labelled(part.images, labels, classes, str(path))
+    return Labelled(taken.images, labels, classes, str(path))
 
 
 def digits(reason: str = "") -> Dataset:
@@ -384,7 +391,10 @@ def _halves(part: Part) -> tuple[Part, Part]:
     try:
         kept, held = split(part.labels, share=_HELD_OUT_SHARE)
     except DataError as error:
-        raise DataError(f"{part.images_path}: {error}") from error
+        raise DataError(
+            f"{part.images_path}: {error}; give more, or add these to a data set, as in "
+            f"--data mnist --data {part.images_path.name}"
+        ) from error
     train, test = (
         part._replace(images=part.images[at], labels=part.labels[at]) for at in (kept, held)
     )

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rowwise import options
-from rowwise.errors import ConfigError
+from rowwise.errors import ConfigError, RunError
 
 
 def export_run(
@@ -71,7 +71,7 @@ def import_model(
 def pack_run(
     run: options.RunFolder,
     out: options.PackOut = None,
-    data: options.Data = None,
+    data: options.DataParts = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -81,12 +81,17 @@ def pack_run(
     and the thresholds chosen from which on its readings are accepted, so that a promised error rate
     is kept.
     """
-    from rowwise import data as datasets
-    from rowwise import packing, runs, terminal
+    from rowwise import blend, packing, runs, terminal
 
     opened = runs.Run.open(run)
-    name = None if data else opened.record.data.name
-    loaded = datasets.load(name, path=data, report=_to_stderr, progress=sys.stderr.isatty())
+    own = opened.record.data
+    if not data and blend.is_joined(own.name):
+        raise RunError(
+            f"{run} learned from several data sets ({own.source}), which are not found by a name; "
+            f"name the same ones in the same order with --data"
+        )
+    name = None if data else own.name
+    loaded = blend.load(data or (), name=name, report=_to_stderr, progress=sys.stderr.isatty())
     model = packing.pack(opened, loaded, threads=threads)
     path = out or Path(f"{model.name}.safetensors")
     model.save(path)

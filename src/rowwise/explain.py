@@ -126,7 +126,7 @@ def decision(beliefs: Floats) -> int:
 
 def row_reader(recogniser: Recogniser) -> Recogniser:
     """The recogniser itself where it tells its belief after every row, else the model `rows`."""
-    if recogniser.model.network.steps == recogniser.model.network.shape[0]:
+    if recogniser.model.row_by_row:
         return recogniser
     return recogniser.companion(ROW_BY_ROW)
 
@@ -164,9 +164,12 @@ def importance(recogniser: Recogniser, seen: Bytes, digit: int) -> Floats:
     return np.asarray(found / max(found.max(), SMALLEST), np.float32)
 
 
-def log_odds(probabilities: Floats, digit: int) -> Floats:
-    """ln p of `digit` minus ln p of the likeliest other class, [N], of probabilities [N, C]."""
-    logs = np.log(np.maximum(probabilities, SMALLEST))
+def log_odds(probabilities: Floats, digit: int, *, least: float = SMALLEST) -> Floats:
+    """ln p of `digit` minus ln p of the likeliest other class, [N], of probabilities [N, C].
+
+    What is less than `least` counts as that.
+    """
+    logs = np.log(np.maximum(probabilities, least))
     others = np.delete(logs, digit, axis=1)
     return np.asarray(logs[:, digit] - others.max(1))
 
@@ -207,7 +210,21 @@ def _neighbours(recogniser: Recogniser, seen: Bytes) -> tuple[tuple[Neighbour, .
     return tuple(found), ""
 
 
+def knows_training(recogniser: Recogniser) -> bool:
+    """Whether the pictures that its model learnt from are on this machine."""
+    card = recogniser.model.card
+    return not isinstance(_found(card.data, card.data_digest), str)
+
+
 def _load(name: str, digest: str) -> _Training | str:
+    found = _found(name, digest)
+    if isinstance(found, str):
+        return found
+    return _Training(_vectors(found.train_images), found.train_labels, found.train_images)
+
+
+def _found(name: str, digest: str) -> data.Dataset | str:
+    """The data set of that name and digest, or why it is not to be had."""
     if not name:
         return "the model does not say which pictures it learnt from"
     try:
@@ -216,7 +233,7 @@ def _load(name: str, digest: str) -> _Training | str:
         return f"the training pictures ({name}) are not on this machine"
     if digest and found.digest != digest:
         return f"the training pictures ({name}) on this machine are not those of the model"
-    return _Training(_vectors(found.train_images), found.train_labels, found.train_images)
+    return found
 
 
 def _vectors(images: Bytes) -> Floats:

@@ -146,7 +146,7 @@ def _lone(part: Part, name: str, classes: tuple[str, ...] | None) -> Content:
 
 
 def _read_file(path: Path) -> Content:
-    classes = _declared_classes(path.parent)
+    classes = declared_classes(path.parent)
     kind = _kind(path)
     if kind == "idx":
         return _lone(_read_idx_pair(_idx_partners(path)), path.name, classes)
@@ -161,7 +161,7 @@ def _read_file(path: Path) -> Content:
 
 
 def _read_folder(folder: Path, *, partial: bool) -> Content:
-    classes = _declared_classes(folder)
+    classes = declared_classes(folder)
     entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
     by_kind = {kind: [p for p in entries if _kind(p) == kind] for kind in ("idx", "npz", "csv")}
     if by_kind["idx"]:
@@ -181,7 +181,12 @@ def _read_folder(folder: Path, *, partial: bool) -> Content:
     )
 
 
-def _declared_classes(folder: Path) -> tuple[str, ...] | None:
+def declared_classes(folder: Path) -> tuple[str, ...] | None:
+    """Return the class names that `classes.txt` in a folder tells, one a line; None without it.
+
+    Raises:
+        DataError: it is no text, or has a name twice or an empty line.
+    """
     path = folder / CLASSES_FILE
     if not path.is_file():
         return None
@@ -296,7 +301,7 @@ def _read_picture_folder(folder: Path, declared: tuple[str, ...] | None) -> Cont
     subfolders = _subfolders(folder)
     roles = {name: _role_of_file(name) for name in subfolders}
     if not any(roles.values()):
-        part, classes = _read_classes(folder, declared)
+        part, classes = _read_classes(folder, declared, empty=declared is not None)
         return Content(part, None, classes)
     if sorted(roles.values()) not in (["train"], ["test"], ["test", "train"]):
         raise DataError(
@@ -306,7 +311,7 @@ def _read_picture_folder(folder: Path, declared: tuple[str, ...] | None) -> Cont
     names = declared
     parts: dict[str, Part | None] = {"train": None, "test": None}
     for role, name in sorted(((role, name) for name, role in roles.items()), reverse=True):
-        parts[role], names = _read_classes(subfolders[name], names)
+        parts[role], names = _read_classes(subfolders[name], names, empty=declared is not None)
     return Content(parts["train"], parts["test"], names)
 
 
@@ -315,8 +320,13 @@ def _subfolders(folder: Path) -> dict[str, Path]:
     return {name: found[name] for name in sorted(found, key=natural_key)}
 
 
-def _read_classes(folder: Path, names: tuple[str, ...] | None) -> tuple[Part, tuple[str, ...]]:
-    """Read `folder/CLASS/*`; labels are places in `names`, or in the sorted names of folders."""
+def _read_classes(
+    folder: Path, names: tuple[str, ...] | None, *, empty: bool
+) -> tuple[Part, tuple[str, ...]]:
+    """Read `folder/CLASS/*`; labels are places in `names`, or in the sorted names of folders.
+
+    A folder may be `empty` where the classes were declared: it was not made by mistake.
+    """
     found = _subfolders(folder)
     names = tuple(found) if names is None else names
     if len(names) > MAX_CLASSES:
@@ -328,8 +338,16 @@ def _read_classes(folder: Path, names: tuple[str, ...] | None) -> tuple[Part, tu
             f"{', '.join(names[:12])}, found {foreign[0] if foreign else 'none'}"
         )
     paths = {name: _pictures_in(found[name]) for name in names if name in found}
+    for name, listed in paths.items():
+        if not listed and not empty:
+            raise DataError(
+                f"{found[name]}: expected pictures of this class, found none; remove the folder, "
+                f"or name all classes in a {CLASSES_FILE} beside the folders"
+            )
     total = sum(len(listed) for listed in paths.values())
-    first = next(iter(paths.values()))[0]
+    if not total:
+        raise DataError(f"{folder}: expected pictures in the folders of its classes, found none")
+    first = next(listed[0] for listed in paths.values() if listed)
     pixels = _read_picture(first)
     idx.check_shape((total, *pixels.shape), folder)
     images = np.empty((total, *pixels.shape), np.uint8)
@@ -351,8 +369,6 @@ def _pictures_in(folder: Path) -> list[Path]:
                 f"{path}: expected a class folder of pictures only ({' '.join(_PICTURES)}), found "
                 "another kind of file; move it elsewhere"
             )
-    if not paths:
-        raise DataError(f"{folder}: expected pictures of this class, found none; remove the folder")
     return paths
 
 

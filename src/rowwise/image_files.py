@@ -6,12 +6,14 @@ import io
 import stat
 import threading
 import warnings
+import zlib
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowwise import pixels, raster
 from rowwise.errors import MissingExtra, PictureError
@@ -30,13 +32,19 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM")
 _PAGED = ("GIF", "WEBP", "TIFF", "PNG")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
+PLAIN_PX, PLAIN_BYTES = 64 * 64, 8192  # of PNG that are decoded the short way
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PNG_TAIL = b"\0\0\0\0IEND\xaeB`\x82"
+_PNG_BETWEEN = 29  # bytes beside those of its data: the rest of IHDR, the frame of IDAT
+_GREY = b"\x08\0\0\0\0"  # 8 bits, grey, not interlaced
+
 _quiet = threading.Lock()  # Python's list of warning filters belongs to all threads
 _pdfium = threading.Lock()  # the library is not thread-safe
 
 
-def picture(source: Any) -> Picture:
+def picture(source: Any, *, max_pixels: int = pixels.MAX_PIXELS) -> Picture:
     """Decode the first picture of `source`; what it may be, and the errors, as for `pictures`."""
-    pages = pictures(source)
+    pages = pictures(source, max_pixels=max_pixels)
     try:
         return next(pages)
     except StopIteration:
@@ -45,13 +53,14 @@ def picture(source: Any) -> Picture:
         pages.close()
 
 
-def pictures(source: Any) -> Generator[Picture, None, None]:
+def pictures(source: Any, *, max_pixels: int = pixels.MAX_PIXELS) -> Generator[Picture, None, None]:
     """Decode every picture that `source` holds, one after the other.
 
     Args:
         source: a path; bytes; an open binary file; a picture of Pillow's; a NumPy array (see
             `pixels.from_array`) or what turns into one; or a `Picture`, which is passed on. Files
             are PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, HEIC (extra `heic`) and PDF (extra `pdf`).
+        max_pixels: the most that a picture or page may have.
 
     Yields:
         A picture a page or frame: upright by its EXIF orientation, without alpha, at most about
@@ -64,15 +73,20 @@ def pictures(source: Any) -> Generator[Picture, None, None]:
     """
     if isinstance(source, Picture):
         yield source
+    elif isinstance(source, bytes) and (plain := _plain_png(source)) is not None:
+        rows, columns = plain.shape
+        _check_bytes(len(source), name_of(source))
+        pixels.check_size(columns, rows, name_of(source), max_pixels)
+        yield Picture(plain, name_of(source), 1, (columns, rows))
     elif isinstance(source, (str, Path, bytes, bytearray, memoryview)) or hasattr(source, "read"):
         with _opened(source) as file:
-            yield from _decoded(file, name_of(source))
+            yield from _decoded(file, name_of(source), max_pixels)
     elif _is_pillow(source):
-        yield _given(source, name_of(source))
+        yield _given(source, name_of(source), max_pixels)
     elif hasattr(source, "__array__"):
         with _named_errors("array"):
             array = np.asarray(source)
-        yield pixels.from_array(array)
+        yield pixels.from_array(array, max_pixels=max_pixels)
     else:
         raise PictureError(
             "a picture is a path, bytes, a binary file, a picture of Pillow's or an array, "
@@ -80,11 +94,43 @@ def pictures(source: Any) -> Generator[Picture, None, None]:
         )
 
 
-def _given(image: Image.Image, name: str) -> Picture:
+def _given(image: Image.Image, name: str, max_pixels: int) -> Picture:
     """A picture of Pillow's, as it stands: of several frames the one it was turned to."""
-    pixels.check_size(*image.size, name)
+    pixels.check_size(*image.size, name, max_pixels)
     with _named_errors(name):
         return _picture(image, name, 1, *image.size)
+
+
+def _plain_png(data: bytes) -> NDArray[np.uint8] | None:
+    """A small PNG of grey and nothing else, decoded in a sixth of the time that Pillow takes.
+
+    None for any other, and for a damaged one: what that is, Pillow says. It is checked here before
+    libpng sees it, which prints what it finds wrong.
+    """
+    size, left = len(data), len(data) - len(_PNG_HEAD) - len(_PNG_TAIL) - _PNG_BETWEEN
+    if not 0 < left <= PLAIN_BYTES or data[24:29] != _GREY or not data.startswith(_PNG_HEAD):
+        return None
+    columns, rows = data[19], data[23]
+    if data[16:19] != b"\0\0\0" or data[20:23] != b"\0\0\0" or not 0 < columns * rows <= PLAIN_PX:
+        return None
+    if data[33:41] != left.to_bytes(4, "big") + b"IDAT" or not data.endswith(_PNG_TAIL):
+        return None
+    for start, stop in ((12, 29), (37, size - len(_PNG_TAIL) - 4)):
+        if zlib.crc32(data[start:stop]).to_bytes(4, "big") != data[stop : stop + 4]:
+            return None
+    lines, opened = rows * (columns + 1), zlib.decompressobj()
+    try:
+        unpacked = opened.decompress(data[41 : 41 + left], lines + 1)
+    except zlib.error:
+        return None
+    if len(unpacked) != lines or not opened.eof or opened.unused_data:
+        return None
+    if max(unpacked[:: columns + 1]) > 4:  # the filters that there are
+        return None
+    import cv2
+
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return None if found is None else pixels.grey_if_one(found)
 
 
 def name_of(source: Any) -> str:
@@ -180,7 +226,7 @@ def _named_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def _decoded(file: BinaryIO, name: str) -> Iterator[Picture]:
+def _decoded(file: BinaryIO, name: str, max_pixels: int) -> Iterator[Picture]:
     with _named_errors(name):
         head = file.read(1024)
         file.seek(0)
@@ -191,7 +237,7 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[Picture]:
             _learn_heic()
         elif head[:3] == b"\xff\xd8\xff":
             _check_scans(file, name)
-        yield from _frames(file, name)
+        yield from _frames(file, name, max_pixels)
 
 
 def _learn_heic() -> None:
@@ -216,7 +262,7 @@ def _check_scans(file: BinaryIO, name: str) -> None:
         )
 
 
-def _frames(file: BinaryIO, name: str) -> Iterator[Picture]:
+def _frames(file: BinaryIO, name: str, max_pixels: int) -> Iterator[Picture]:
     """The pages or frames of one file, decoded by Pillow."""
     from PIL import Image, UnidentifiedImageError
 
@@ -230,7 +276,7 @@ def _frames(file: BinaryIO, name: str) -> Iterator[Picture]:
         ) from error
     except Image.DecompressionBombError as error:
         raise PictureError(
-            f"{name}: at most {pixels.MAX_PIXELS // 10**6} megapixels are read, got far more; "
+            f"{name}: at most {max_pixels / 10**6:g} megapixels are read, got far more; "
             "make it smaller, or cut out the digit"
         ) from error
     with image:
@@ -238,7 +284,7 @@ def _frames(file: BinaryIO, name: str) -> Iterator[Picture]:
         for page in range(1, MAX_PAGES + 2):
             if page > 1 and not _turned(image, page - 1):
                 return
-            pixels.check_size(*image.size, name)
+            pixels.check_size(*image.size, name, max_pixels)
             total += image.width * image.height
             _check_pages(page, total, name)
             columns, rows = image.size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -81,6 +81,22 @@ class Model:
     def weight_bytes(self) -> int:
         """Bytes of the weights."""
         return sum(weight.nbytes for weight in self.weights.values())
+
+    @property
+    def row_by_row(self) -> bool:
+        """Whether it tells what it believes after every row."""
+        return self.network.steps == self.network.shape[0]
+
+    def plain(self) -> dict[str, Any]:
+        """What is known of it, as plain data: the card, size and classes."""
+        card = self.card.model_dump(mode="json")
+        card["figures"] = dict(self.card.figures)
+        known = {
+            "parameters": self.network.count,
+            "bytes": self.weight_bytes,
+            "classes": list(self.classes),
+        }
+        return {"name": self.name} | known | {"row_by_row": self.row_by_row} | card
 
     @classmethod
     def load(cls, place: str | Path = DEFAULT) -> Self:

@@ -28,7 +28,7 @@ class Picture:
     full_size: tuple[int, int] = (0, 0)  # columns, rows, before it was reduced
 
 
-def from_array(array: Array, *, name: str = "array") -> Picture:
+def from_array(array: Array, *, name: str = "array", max_pixels: int = MAX_PIXELS) -> Picture:
     """Take an array for a picture.
 
     Args:
@@ -38,18 +38,19 @@ def from_array(array: Array, *, name: str = "array") -> Picture:
             bool: True is bright. Integers: up to 1, two levels; up to 255, bytes; up to 65,535,
             16 bits. Floats: up to 1, the unit range; from 2 to 255, bytes.
         name: by which messages call it.
+        max_pixels: the most that it may have.
 
     Returns:
         The picture. One of more than 8 bits that spans less than a quarter of its range is
         stretched, since nothing else would be left of it in 8 bits.
 
     Raises:
-        PictureError: another shape or type, an empty side, more than 50 megapixels, negative,
+        PictureError: another shape or type, an empty side, too many pixels, negative,
             infinite or undefined numbers, or a range that may mean two things.
     """
     channels = _channels_last(array, name)
     rows, columns = channels.shape[:2]
-    check_size(columns, rows, name)
+    check_size(columns, rows, name, max_pixels)
     values = _unit(channels, name)
     if values.dtype == np.uint8:
         pixels = opaque(values) if values.shape[2] in (2, 4) else values
@@ -60,8 +61,8 @@ def from_array(array: Array, *, name: str = "array") -> Picture:
     return Picture(grey_if_one(pixels), name, 1, (columns, rows))
 
 
-def check_size(columns: int, rows: int, name: str) -> None:
-    """Refuse a picture without pixels, or with more than 50 million of them.
+def check_size(columns: int, rows: int, name: str, most: int = MAX_PIXELS) -> None:
+    """Refuse a picture without pixels, or with more than `most` of them.
 
     Raises:
         PictureError: as said.
@@ -71,9 +72,9 @@ def check_size(columns: int, rows: int, name: str) -> None:
             f"{name}: a picture has at least one pixel a side, got {columns}×{rows}; "
             "give one with content"
         )
-    if columns * rows > MAX_PIXELS:
+    if columns * rows > most:
         raise PictureError(
-            f"{name}: at most {MAX_PIXELS // 10**6} megapixels are read, got {columns}×{rows} "
+            f"{name}: at most {most / 10**6:g} megapixels are read, got {columns}×{rows} "
             f"({columns * rows / 1e6:.0f} megapixels); make it smaller, or cut out the digit"
         )
 

@@ -23,6 +23,7 @@ from rowwise.model import DEFAULT, Model
 
 if TYPE_CHECKING:
     from rowwise.explain import Explanation
+    from rowwise.flip import Flip
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -71,6 +72,16 @@ class Reading:
         assert self._again is not None
         return explain(self._recogniser, self, self._again())
 
+    def flip(self) -> Flip | None:
+        """A small change of ink that makes the model read another digit: see `flip.flip`.
+
+        None where none was found, or nothing was read.
+        """
+        from rowwise.flip import flip
+
+        assert self._recogniser is not None
+        return None if self.picture is None else flip(self._recogniser, self.picture)
+
 
 class Outcome(NamedTuple):
     """What came of one picture of many: a reading, or why there is none."""
@@ -81,7 +92,9 @@ class Outcome(NamedTuple):
     error: RowwiseError | None
 
 
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
+    """A picture that was decoded and normalised, ready to be read; or why it could not be."""
+
     name: str
     page: int
     normalised: Normalised | None
@@ -180,18 +193,34 @@ class Recogniser:
         left, size = iter(sources), FIRST_WINDOW
         pool = ThreadPoolExecutor(self.threads, "rowwise")
 
-        def decode(count: int) -> list[Future[list[_Prepared]]]:
-            return [pool.submit(_prepare, source, pages=pages) for source in islice(left, count)]
+        def decode(count: int) -> list[Future[list[Prepared]]]:
+            return [pool.submit(prepare, source, pages=pages) for source in islice(left, count)]
 
         try:
             window = decode(size)
             while window:
                 size = min(2 * size, LARGEST_WINDOW)
                 ahead = decode(size)
-                yield from self._read_prepared([one for task in window for one in task.result()])
+                yield from self.read_prepared([one for task in window for one in task.result()])
                 window = ahead
         finally:  # after Ctrl-C, or when the caller wants no more
             pool.shutdown(cancel_futures=True)
+
+    def read_prepared(self, prepared: Sequence[Prepared]) -> Iterator[Outcome]:
+        """Read pictures that `prepare` has made ready, all at once, in their order."""
+        found = [one.normalised.digit for one in prepared if one.normalised is not None]
+        digits = [digit for digit in found if digit is not None]
+        told = iter(self.probabilities(self.fitted(np.stack(digits)))) if digits else iter(())
+        for one in prepared:
+            if one.normalised is None:
+                yield Outcome(one.name, one.page, None, one.error)
+                continue
+            digit = one.normalised.digit
+            if digit is None:
+                reading = self._without_ink(one.normalised.reason, one.name, one.page, one.again)
+            else:
+                reading = self._reading(digit, next(told), one.name, one.page, one.again)
+            yield Outcome(one.name, one.page, reading, None)
 
     def probabilities(self, digits: Bytes) -> Probabilities:
         """Calibrated probabilities, float32 [N, C], of pictures as the network takes them."""
@@ -230,21 +259,6 @@ class Recogniser:
             readings.append(one)
         return readings
 
-    def _read_prepared(self, prepared: Sequence[_Prepared]) -> Iterator[Outcome]:
-        found = [one.normalised.digit for one in prepared if one.normalised is not None]
-        digits = [digit for digit in found if digit is not None]
-        told = iter(self.probabilities(self.fitted(np.stack(digits)))) if digits else iter(())
-        for one in prepared:
-            if one.normalised is None:
-                yield Outcome(one.name, one.page, None, one.error)
-                continue
-            digit = one.normalised.digit
-            if digit is None:
-                reading = self._without_ink(one.normalised.reason, one.name, one.page, one.again)
-            else:
-                reading = self._reading(digit, next(told), one.name, one.page, one.again)
-            yield Outcome(one.name, one.page, reading, None)
-
     def fitted(self, digits: Bytes) -> Bytes:
         """Pictures [N, 28, 28] in the size that the network reads."""
         rows, columns = self.model.network.shape
@@ -277,17 +291,22 @@ class Recogniser:
         return Reading(None, "", 0.0, nothing, False, reason, None, name, page, self, again)
 
 
-def _prepare(source: Any, *, pages: bool) -> list[_Prepared]:
-    """Decode and normalise; what cannot be decoded is told and not raised."""
-    found: list[_Prepared] = []
+def prepare(
+    source: Any, *, pages: bool = False, max_pixels: int = pixels.MAX_PIXELS
+) -> list[Prepared]:
+    """Decode and normalise the first picture of `source`, or those of all its pages.
+
+    What cannot be decoded, or has more than `max_pixels`, is told in `Prepared.error`, not raised.
+    """
+    found: list[Prepared] = []
     name = image_files.name_of(source)
     try:
         kept = _kept(source)
-        for picture in _pictures(kept) if pages else [_first(kept)]:
+        for picture in _pictures(kept, max_pixels) if pages else [_first(kept, max_pixels)]:
             normalised, again = image.normalise(picture), partial(_page, kept, picture.page)
-            found.append(_Prepared(picture.name, picture.page, normalised, None, again))
+            found.append(Prepared(picture.name, picture.page, normalised, None, again))
     except RowwiseError as error:
-        found.append(_Prepared(name, len(found) + 1, None, error, None))
+        found.append(Prepared(name, len(found) + 1, None, error, None))
     return found
 
 
@@ -308,12 +327,14 @@ def _kept(source: Any) -> Any:
     return _Content(source) if hasattr(source, "read") else source
 
 
-def _pictures(source: Any) -> Iterator[Picture]:
-    return image_files.pictures(source.opened() if isinstance(source, _Content) else source)
+def _pictures(source: Any, max_pixels: int = pixels.MAX_PIXELS) -> Iterator[Picture]:
+    opened = source.opened() if isinstance(source, _Content) else source
+    return image_files.pictures(opened, max_pixels=max_pixels)
 
 
-def _first(source: Any) -> Picture:
-    return image_files.picture(source.opened() if isinstance(source, _Content) else source)
+def _first(source: Any, max_pixels: int = pixels.MAX_PIXELS) -> Picture:
+    opened = source.opened() if isinstance(source, _Content) else source
+    return image_files.picture(opened, max_pixels=max_pixels)
 
 
 def _page(source: Any, page: int) -> Picture:

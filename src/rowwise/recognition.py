@@ -81,13 +81,13 @@ def models(name: options.ModelPlace = None, as_json: options.Json = False) -> No
     if name is not None:
         one = library.Model.load(name)
         if as_json:
-            terminal.write_json(_card(one))
+            terminal.write_json(one.plain())
         else:
             _print_card(one)
         return
     found = [library.Model.load(each) for each in library.shipped()]
     if as_json:
-        terminal.write_json([_card(one) for one in found])
+        terminal.write_json([one.plain() for one in found])
     else:
         _print_models(found)
 
@@ -206,19 +206,6 @@ def _explained(outcomes: Iterable[Outcome], out: Path) -> Iterator[Outcome]:
 
 
 # --- models -------------------------------------------------------------------------------------
-
-
-def _card(one: Model) -> dict[str, Any]:
-    """A model as plain data."""
-    card = one.card.model_dump(mode="json")
-    card["figures"] = dict(one.card.figures)
-    known = {
-        "parameters": one.network.count,
-        "bytes": one.weight_bytes,
-        "classes": list(one.classes),
-    }
-    row_by_row = one.network.steps == one.network.shape[0]
-    return {"name": one.name} | known | {"row_by_row": row_by_row} | card
 
 
 def _print_models(found: Sequence[Model]) -> None:

@@ -55,8 +55,10 @@ def parts(experiment: Experiment, data: Dataset) -> Parts:
     test = Part(data.test_images, data.test_labels)
     if experiment.validation == "test":
         return Parts(train, test, test)
-    kept, held = datasets.split(data.train_labels, share=experiment.validation)
     images, labels = train
+    own = len(labels) - data.added  # what was added is learnt from, and judges nothing
+    kept, held = datasets.split(labels[:own], share=experiment.validation)
+    kept = np.concatenate([kept, np.arange(own, len(labels))])
     return Parts(Part(images[kept], labels[kept]), Part(images[held], labels[held]), test)
 
 

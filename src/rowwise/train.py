@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,16 @@ from rowwise.session import Parts, Session
 Array = NDArray[Any]
 
 
+class Start(NamedTuple):
+    """Weights to start from, whence they are, and the experiment, classes and size they are of."""
+
+    weights: Weights
+    source: str
+    experiment: Experiment
+    classes: tuple[str, ...]
+    shape: tuple[int, int]
+
+
 def fit(
     experiment: Experiment,
     data: Dataset,
@@ -32,7 +42,7 @@ def fit(
     threads: int | None = None,
     precision: str = "auto",
     resume: bool = False,
-    init_from: Run | Weights | None = None,
+    init_from: Run | Start | Weights | None = None,
     callbacks: Sequence[Callback] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -170,7 +180,7 @@ def _result(run: Run) -> Result:
     return Result.read(run)
 
 
-def _check_start(run: Run, init_from: Run | Weights | None) -> None:
+def _check_start(run: Run, init_from: Run | Start | Weights | None) -> None:
     """A run that goes on began from certain weights; others cannot be put in their place."""
     began, given = run.record.initialised_from, _source(init_from)
     if init_from is not None and given != began:
@@ -185,15 +195,21 @@ def _check_start(run: Run, init_from: Run | Weights | None) -> None:
         )
 
 
-def _source(init_from: Run | Weights | None) -> str:
+def _source(init_from: Run | Start | Weights | None) -> str:
     if init_from is None:
         return ""
+    if isinstance(init_from, Start):
+        return init_from.source
     return str(init_from.folder) if isinstance(init_from, Run) else "given weights"
 
 
-def _initial(network: Network, experiment: Experiment, init_from: Run | Weights | None) -> Weights:
+def _initial(
+    network: Network, experiment: Experiment, init_from: Run | Start | Weights | None
+) -> Weights:
     if init_from is None:
         return network.initialise(seed=experiment.seed)
+    if isinstance(init_from, Start):
+        return network.check(init_from.weights, where=f"--init-from {init_from.source}")
     if isinstance(init_from, Run):
         return network.check(init_from.weights(), where=f"--init-from {init_from.folder}")
     return network.check(init_from, where="init_from")

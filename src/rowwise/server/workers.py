@@ -1,0 +1,232 @@
+"""Several processes that serve one port: started, watched, started again, ended together."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rowwise.errors import ConfigError, RowwiseError
+from rowwise.server import create_app, metrics
+from rowwise.server.configuration import Configuration
+from rowwise.server.listening import greeting
+from rowwise.server.log import Log
+from rowwise.server.process import say, serve
+
+LOOK_S = 0.05  # between two looks at the workers
+SETTLED_S = 10.0  # a worker that lived as long is started again at once
+LONGEST_PAUSE_S = 30.0
+START_S = 120.0  # a worker has to be ready
+AFTER_GRACE_S = 5.0
+
+# The path of modules is handed on: a worker finds what its parent found.
+PROGRAM = """
+import json, sys
+told = json.loads(sys.stdin.readline())
+sys.path[:] = told["path"]
+from rowwise.server.workers import work
+sys.exit(work(told))
+"""
+
+
+class Worker:
+    """A process that serves. It is told all by its stdin, whose end tells it that its parent died;
+    it tells by a pipe that it is ready, or why not.
+    """
+
+    def __init__(
+        self, configuration: Configuration, sockets: list[socket.socket], folder: Path
+    ) -> None:
+        self.began, self.models = time.monotonic(), list[str]()
+        self._lived_s: float | None = None
+        self._text = b""
+        self._told: int | None
+        self._told, telling = os.pipe()
+        descriptors = [one.fileno() for one in sockets]
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", PROGRAM],
+            stdin=subprocess.PIPE,
+            pass_fds=[*descriptors, telling],
+            env=os.environ | {metrics.FOLDER: str(folder)},
+            start_new_session=True,  # Ctrl-C is the parent's, who passes it on
+        )
+        os.close(telling)
+        told = {
+            "path": sys.path,
+            "configuration": configuration.model_dump(mode="json"),
+            "sockets": descriptors,
+            "telling": telling,
+        }
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended already, which those see who watch
+            self.process.stdin.write(json.dumps(told).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def hear(self, wait_s: float = 0.0) -> None:
+        """Take in what it says within some time: its models, once it is ready.
+
+        Raises ConfigError where it ended before, with its reason.
+        """
+        if self.models or self._told is None or not select.select([self._told], [], [], wait_s)[0]:
+            return
+        more = os.read(self._told, 65_536)
+        self._text += more
+        if more and not self._text.endswith(b"\n"):
+            return
+        os.close(self._told)
+        self._told = None
+        told: dict[str, Any] = json.loads(self._text or b"{}")
+        if "models" not in told:
+            raise ConfigError(told.get("error", "a worker ended before it was ready"))
+        self.models = told["models"]
+
+    def lived_s(self) -> float | None:
+        """Seconds from its start to its end; nothing while it lives."""
+        if self._lived_s is None and self.process.poll() is not None:
+            self._lived_s = time.monotonic() - self.began
+        return self._lived_s
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, where it still is."""
+        self.process.send_signal(number)
+
+    def close(self) -> None:
+        """Give back its pipes."""
+        if self._told is not None:
+            os.close(self._told)
+            self._told = None
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+
+class Workers:
+    """The processes of one server, and what becomes of them."""
+
+    def __init__(self, configuration: Configuration, sockets: list[socket.socket]) -> None:
+        self._configuration, self._sockets = configuration, sockets
+        self._log = Log()
+        self._ending = 0  # signals that asked for it
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; the exit code. Raises RowwiseError where none can start.
+
+        A second signal ends the workers at once.
+        """
+        before = {one: signal.signal(one, self._asked) for one in (signal.SIGINT, signal.SIGTERM)}
+        workers: list[Worker] = []
+        try:
+            with tempfile.TemporaryDirectory(prefix="rowwise-serve-") as made:
+                try:
+                    return self._run(Path(made), workers)
+                finally:
+                    for worker in workers:
+                        if worker.process.poll() is None:
+                            worker.process.kill()
+                            worker.process.wait()
+                        worker.close()
+        finally:
+            for one, old in before.items():
+                signal.signal(one, old)
+
+    def _run(self, folder: Path, workers: list[Worker]) -> int:
+        for _ in range(self._configuration.workers):
+            workers.append(Worker(self._configuration, self._sockets, folder))
+        until = time.monotonic() + START_S
+        while any(not worker.models for worker in workers) and not self._ending:
+            for worker in workers:
+                worker.hear(LOOK_S)
+            if time.monotonic() > until:
+                raise ConfigError(f"a worker was not ready within {START_S:.0f} s; give it fewer")
+        port = self._sockets[0].getsockname()[1]
+        if not self._ending:
+            say(greeting(self._configuration, port, workers[0].models))
+        pauses = [0.0] * len(workers)
+        while not self._ending:
+            for place, worker in enumerate(workers):
+                self._look_after(worker)
+                lived_s = worker.lived_s()
+                if lived_s is None:
+                    continue
+                if lived_s > SETTLED_S:
+                    pauses[place] = 0.0
+                if time.monotonic() > worker.began + lived_s + pauses[place]:
+                    pauses[place] = min(LONGEST_PAUSE_S, max(0.5, 2 * pauses[place]))
+                    workers[place] = self._another(worker, folder)
+            time.sleep(LOOK_S)
+        return self._end(workers)
+
+    def _look_after(self, worker: Worker) -> None:
+        try:
+            worker.hear()
+        except ConfigError as error:  # that a restarted one cannot start is told, and tried again
+            self._log.tell({"level": "error", "message": str(error)})
+
+    def _another(self, old: Worker, folder: Path) -> Worker:
+        """A worker in the place of one that has ended."""
+        code = old.process.returncode
+        how = f"signal {-code}" if code < 0 else f"the exit code {code}"
+        told = f"worker {old.process.pid} ended with {how}, another one takes its place"
+        self._log.tell({"level": "error", "message": told})
+        old.close()
+        metrics.forget(old.process.pid, folder)
+        return Worker(self._configuration, self._sockets, folder)
+
+    def _end(self, workers: list[Worker]) -> int:
+        for one in self._sockets:
+            one.close()
+        for worker in workers:
+            worker.signal(signal.SIGTERM)
+        until = time.monotonic() + self._configuration.grace_s + AFTER_GRACE_S
+        while any(worker.process.poll() is None for worker in workers):
+            if self._ending > 1 or time.monotonic() > until:
+                return 1
+            time.sleep(LOOK_S)
+        return int(any(worker.process.returncode for worker in workers))
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self._ending += 1
+
+
+def work(told: dict[str, Any]) -> int:
+    """What a worker does; its exit code."""
+    configuration = Configuration.model_validate(told["configuration"])
+    sockets = [socket.socket(fileno=descriptor) for descriptor in told["sockets"]]
+    log = Log()
+    with os.fdopen(told["telling"], "w") as telling:
+        try:
+            app = create_app(configuration, log=log if configuration.access_log else None)
+        except RowwiseError as error:
+            telling.write(json.dumps({"error": str(error)}) + "\n")
+            return 1
+
+        def ready() -> None:
+            telling.write(json.dumps({"models": app.service.shelf.names}) + "\n")
+            telling.close()
+
+        return serve(
+            app, configuration, sockets, log=log, ready=ready, watch=_orphaned, force=False
+        )
+
+
+def _orphaned(end: Callable[[], None]) -> None:
+    """End when the parent has: its end of our stdin is closed then."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        end()
+
+    threading.Thread(target=wait, name="rowwise-parent", daemon=True).start()
