@@ -96,6 +96,7 @@ MEANING = {
     "erase_share": "pictures that lose a rectangle of up to a third of each side",
     "blur_share": "pictures that are blurred, by up to 1.2 px",
     "contrast_share": "pictures with another gamma (1/2 to 2) and fainter ink (down to 0.4)",
+    "calm_share": "the last part of the training, in which distortions are halved",
     "flag_share": "ones that get a flag, half of them a base too",
     "outlier_share": "pictures that are made into none of the ten digits: mirrored, on the side, "
     "scrambled, two at once, noise, scribbles; training accuracy does not count them",

@@ -29,7 +29,7 @@ ALL = Augmentation(
     flag_share=0.5,
     outlier_share=0.2,
 )
-KEYS = [key for key in Augmentation.model_fields if key != "elastic_spacing_px"]
+KEYS = [key for key in Augmentation.model_fields if key not in ("elastic_spacing_px", "calm_share")]
 
 
 def bars(count: int = 8, shape: tuple[int, int] = (28, 28), *, width: int = 4) -> np.ndarray:
@@ -59,6 +59,17 @@ def centres(images: np.ndarray) -> np.ndarray:
     total = ink.sum((1, 2))
     rows, columns = (np.arange(n) for n in images.shape[1:])
     return np.stack([ink.sum(2) @ rows / total, ink.sum(1) @ columns / total], axis=1)
+
+
+def test_the_end_of_a_training_is_calmer():
+    how = ALL.model_copy(update={"calm_share": 0.25})
+    assert how.at(0.0) is how.at(0.7499) is how
+    calm = how.at(0.75)
+    assert calm == how.at(1.0)
+    told = ("flag_share", "outlier_share", "elastic_spacing_px", "calm_share")
+    for key in Augmentation.model_fields:
+        assert getattr(calm, key) == getattr(how, key) / (1 if key in told else 2)
+    assert ALL.at(1.0) is ALL
 
 
 # --- seeds -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from rowwise.settings import Decay, Flag, NonNegative, Positive, Rate, Settings, Share, named
+from rowwise.settings import Decay, Flag, Later, NonNegative, Positive, Rate, Settings, Share, named
 
 # --- how weights are moved ---------------------------------------------------------------------
 
@@ -148,6 +148,12 @@ class Averaging(Settings):
         return min(self.decay, (1 + times) / (10 + times))
 
 
+CALMED = (
+    "rotation_deg", "shear", "scale", "shift_px", "elastic_px", "stroke", "outline_share",
+    "line_share", "erase_share", "blur_share", "contrast_share", "noise_share",
+)  # fmt: skip
+
+
 class Augmentation(Settings):
     """Distortions of the training pictures, drawn anew for every picture in every epoch.
 
@@ -162,6 +168,9 @@ class Augmentation(Settings):
     flag at their top, half of these a base too, as many people write them and MNIST's writers
     seldom did; `outlier_share` of the pictures are made into something that is no digit, whose
     target is the same for every class (Hendrycks et al. 2019).
+
+    Over the last `calm_share` of the training all but these two are half as strong, or happen half
+    as often, so that it ends on pictures nearer to those that will be read.
     """
 
     rotation_deg: Annotated[float, Field(strict=True, ge=0, le=180)] = 0.0
@@ -179,6 +188,13 @@ class Augmentation(Settings):
     noise_share: Share = 0.0
     flag_share: Share = 0.0
     outlier_share: Share = 0.0
+    calm_share: Annotated[Share, Later()] = 0.0
+
+    def at(self, progress: float) -> Self:
+        """The distortions at a point of the training, from 0 at its start to 1 at its end."""
+        if not self.calm_share or progress < 1 - self.calm_share:
+            return self
+        return self.model_copy(update={key: getattr(self, key) / 2 for key in CALMED})
 
     def without_outliers(self) -> Self:
         """The same distortions, of digits alone."""

@@ -247,11 +247,13 @@ class Session:
         if how is None or self._pool is None:
             return None
         seed, each = self._experiment.seed, self._pool.map
+        whole = self._steps * self._experiment.epochs
         steps = []
         for step, cut in enumerate(range(0, len(order), batch), first_step):
             places = order[cut : cut + batch]
             images, labels = self._train.images[places], self._train.labels[places]
-            made = augment.distort(images, labels, how, seed=seed, step=step, each=each)
+            now = how.at(step / whole)
+            made = augment.distort(images, labels, now, seed=seed, step=step, each=each)
             steps.append(engines.Given(*made))
         return engines.Given(*map(np.concatenate, zip(*steps, strict=True)))
 
