@@ -13,7 +13,7 @@ RUN apt-get update \
 WORKDIR /build
 COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY src ./src
-RUN python -m pip install --no-cache-dir -c constraints.txt setuptools wheel \
+RUN python -m pip install --no-cache-dir -c constraints.txt setuptools \
  && python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && python -m venv /srv/rowwise \
  && /srv/rowwise/bin/python -m pip install --no-cache-dir -c constraints.txt \

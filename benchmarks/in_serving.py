@@ -47,23 +47,25 @@ def onnxruntime(model: str) -> Tell:
 
 
 def keras(model: str) -> Tell:
-    """Two LSTMs over the rows, each with the two before it, and a dense layer."""
+    """Two recurrent layers over the rows, each with the two before it, and a dense layer."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     import keras as library
     import numpy as np
 
     weights = np.load(model, allow_pickle=False)
-    units = weights["lstm.recurrent_kernel"].shape[0]
-    wide = weights["lstm.kernel"].shape[0]
+    cell = "gru" if "gru.kernel" in weights else "lstm"
+    layer = {"gru": library.layers.GRU, "lstm": library.layers.LSTM}[cell]
+    names = (cell, f"{cell}_1")
+    units = [weights[f"{name}.recurrent_kernel"].shape[0] for name in names]
     layers = [
-        library.layers.LSTM(units, return_sequences=True),
-        library.layers.LSTM(weights["lstm_1.recurrent_kernel"].shape[0]),
+        layer(units[0], return_sequences=True),
+        layer(units[1]),
         library.layers.Dense(CLASSES, activation="softmax"),
     ]
+    wide = weights[f"{cell}.kernel"].shape[0]
     network = library.Sequential([library.Input((28, wide)), *layers])
-    for name, layer in zip(("lstm", "lstm_1"), layers, strict=False):
-        parts = ("kernel", "recurrent_kernel", "bias")
-        layer.set_weights([weights[f"{name}.{part}"] for part in parts])
+    for name, one in zip(names, layers, strict=False):
+        one.set_weights(recurrent_weights(weights, name, cell))
     layers[2].set_weights([weights["dense.kernel"], weights["dense.bias"]])
 
     def tell(body: bytes) -> list[float]:
@@ -73,6 +75,22 @@ def keras(model: str) -> Tell:
         return told.tolist()  # type: ignore[no-any-return]
 
     return tell
+
+
+def recurrent_weights(weights: Any, name: str, cell: str) -> list[Any]:
+    """A layer's weights in Keras' order of gates: of a GRU z, r, h in the place of r, z, n."""
+    import numpy as np
+
+    if cell == "lstm":
+        return [weights[f"{name}.{part}"] for part in ("kernel", "recurrent_kernel", "bias")]
+
+    def reordered(value: Any) -> Any:
+        r, z, n = np.split(value, 3, axis=-1)
+        return np.concatenate([z, r, n], axis=-1)
+
+    parts = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
+    kernel, recurrent, bias, of_h = (reordered(weights[f"{name}.{part}"]) for part in parts)
+    return [kernel, recurrent, np.stack([bias, of_h])]
 
 
 KINDS = {"constant": constant, "onnxruntime": onnxruntime, "keras": keras}

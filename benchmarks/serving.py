@@ -44,6 +44,8 @@ import numpy as np
 from measuring import HERE, parse, parser, percentile, save, say, setting, spread
 from paced import BAD, GOOD, steady, strangers
 
+from rowwise._version import __version__
+
 MODEL = "rows"
 CONNECTIONS = 200
 PICTURES = 500  # other ones, in turn
@@ -172,7 +174,7 @@ def said(text: str) -> dict[str, Any]:
 
 
 def _milliseconds(text: str, share: int) -> float | None:
-    found = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
+    found = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)\s*$", text, re.MULTILINE)
     times = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
     return round(float(found[1]) * times[found[2]], 3) if found else None
 
@@ -330,7 +332,8 @@ def killed(server: Server, one: Path, options: argparse.Namespace) -> dict[str, 
         start = time.perf_counter()
         while not set(server.children()) - set(before):
             await asyncio.sleep(0.02)
-        return await load, time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        return await load, seconds
 
     found, seconds = asyncio.run(both())
     return {
@@ -403,7 +406,8 @@ def main() -> None:
     options.load_s = QUICK_S if options.quick else options.load_s
     options.memory_s = QUICK_MEMORY_S if options.quick else MEMORY_S
     results = setting(options) | {"connections": CONNECTIONS, "seconds": options.load_s}
-    results["versions"] = {name: version(name) for name in ("rowwise", "fastapi", "uvicorn")}
+    results["versions"] = {name: version(name) for name in ("fastapi", "uvicorn")}
+    results["versions"]["rowwise"] = __version__
     measure(options, results)
     save(options, results)
 

@@ -16,7 +16,7 @@ import made_models
 import numpy as np
 import pytest
 from made_models import field
-from made_server import KEY, PNG, Process, png, served, until
+from made_server import KEY, PNG, png, served, until
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix", reason="processes and signals as POSIX has them"
@@ -128,37 +128,27 @@ def test_a_second_signal_ends_it_at_once(folder):
         stuck.close()
 
 
-def fails(*arguments: object, cwd, **environment: str) -> str:
-    """The one line of a server that cannot start."""
-    process = Process(*arguments, cwd=cwd, **environment)
-    try:
-        assert process.wait() == 1
-    finally:
-        process.process.kill()
-        process.process.stderr.close()
-    [line] = process.lines
-    assert line.startswith("rowwise: ")
-    return line
-
-
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_keeps_it_from_starting_is_one_line(folder, workers):
-    model = ("--model", "rows.safetensors", "--workers", workers)
-    taken = socket.socket()
-    taken.bind(("127.0.0.1", 0))
-    taken.listen()
-    port = taken.getsockname()[1]
-    told = fails(*model, "--port", port, cwd=folder)
+def test_what_keeps_it_from_starting_is_one_line(folder, rowwise, workers, monkeypatch):
+    def fails(*arguments: object) -> str:
+        told = rowwise("serve", "--model", folder / "rows.safetensors", *arguments)
+        assert (told.code, told.out) == (1, "")
+        [line] = told.err.splitlines()
+        return line
+
+    several = ("--workers", workers)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = fails("--port", port, *several)
     assert f"127.0.0.1 port {port}: Address already in use" in told
-    taken.close()
-    if workers == 1:
-        assert "--insecure-no-auth" in fails(*model, "--host", "0.0.0.0", "--port", 0, cwd=folder)
-        assert "'no.such.invalid'" in fails(*model, "--host", "no.such.invalid", cwd=folder)
-        told = fails(cwd=folder, ROWWISE_SERVE_PROT="1")
-        assert "did you mean 'port'" in told
-    assert "got 'absent'" in fails(
-        "--model", "absent", "--port", 0, "--workers", workers, cwd=folder
-    )
+    assert "got 'absent'" in fails("--model", "absent", "--port", 0, *several)
+    assert "got 'row'; did you mean 'rows'?" in fails("--default", "row", "--port", 0, *several)
+    assert "--insecure-no-auth" in fails("--host", "0.0.0.0", "--port", 0, *several)
+    assert "'no.such.invalid'" in fails("--host", "no.such.invalid", *several)
+    monkeypatch.setenv("ROWWISE_SERVE_PROT", "1")
+    assert "did you mean 'port'" in fails(*several)
 
 
 def test_wider_with_a_key_or_when_asked_for(folder):

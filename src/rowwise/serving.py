@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from rowwise import options
-from rowwise.errors import MissingExtra
+from rowwise.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from rowwise.server.configuration import Configuration
@@ -77,12 +79,15 @@ def _serve(configuration: Configuration) -> int:
     from rowwise.server.log import Log
     from rowwise.server.workers import Workers
 
+    if configuration.workers > 1 and os.name != "posix":
+        raise ConfigError("several workers share a port on POSIX systems alone; serve with one")
     known = keys.load(configuration)
-    sockets = listen(configuration)
-    keys.check_reach(configuration, addresses(sockets), known)
-    if configuration.workers > 1:
-        return Workers(configuration, sockets).run()
-    log = Log()
-    app = create_app(configuration, log=log if configuration.access_log else None)
-    told = greeting(configuration, sockets[0].getsockname()[1], app.service.shelf.names)
-    return process.serve(app, configuration, sockets, log=log, ready=lambda: process.say(told))
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(one) for one in listen(configuration)]
+        keys.check_reach(configuration, addresses(sockets), known)
+        if configuration.workers > 1:
+            return Workers(configuration, sockets).run()
+        log = Log()
+        app = create_app(configuration, log=log if configuration.access_log else None)
+        told = greeting(configuration, sockets[0].getsockname()[1], app.service.shelf.names)
+        return process.serve(app, configuration, sockets, log=log, ready=lambda: process.say(told))
