@@ -265,7 +265,8 @@ def test_under_load_workers_are_killed_and_only_what_they_held_is_lost(folder):
         for thread in threads:
             thread.join()
         assert good[0] > 100
-        assert bad[0] <= 5 * len(threads)
+        # What a worker held, and what waited at its door when that was shut, as it dies again.
+        assert bad[0] <= 5 * 2 * len(threads)
         process.process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
 

@@ -21,7 +21,7 @@ from typing import Any
 from rowwise.errors import ConfigError, RowwiseError
 from rowwise.server import create_app, metrics
 from rowwise.server.configuration import Configuration
-from rowwise.server.listening import greeting
+from rowwise.server.listening import Doors, greeting
 from rowwise.server.log import Log
 from rowwise.server.process import say, serve
 
@@ -116,7 +116,8 @@ class Workers:
     """The processes of one server, and what becomes of them."""
 
     def __init__(self, configuration: Configuration, sockets: list[socket.socket]) -> None:
-        self._configuration, self._sockets = configuration, sockets
+        self._configuration = configuration
+        self._doors = Doors(configuration, sockets, configuration.workers)
         self._log = Log()
         self._ending = 0  # signals that asked for it
 
@@ -138,21 +139,21 @@ class Workers:
                             worker.process.wait()
                         worker.close()
         finally:
+            self._doors.close()
             for one, old in before.items():
                 signal.signal(one, old)
 
     def _run(self, folder: Path, workers: list[Worker]) -> int:
-        for _ in range(self._configuration.workers):
-            workers.append(Worker(self._configuration, self._sockets, folder))
+        for place in range(self._configuration.workers):
+            workers.append(Worker(self._configuration, self._doors.of(place), folder))
         until = time.monotonic() + START_S
         while any(not worker.models for worker in workers) and not self._ending:
             for worker in workers:
                 worker.hear(LOOK_S)
             if time.monotonic() > until:
                 raise ConfigError(f"a worker was not ready within {START_S:.0f} s; give it fewer")
-        port = self._sockets[0].getsockname()[1]
         if not self._ending:
-            say(greeting(self._configuration, port, workers[0].models))
+            say(greeting(self._configuration, self._doors.port, workers[0].models))
         pauses = [0.0] * len(workers)
         while not self._ending:
             for place, worker in enumerate(workers):
@@ -162,9 +163,11 @@ class Workers:
                     continue
                 if lived_s > SETTLED_S:
                     pauses[place] = 0.0
+                if pauses[place]:
+                    self._doors.shut(place)
                 if time.monotonic() > worker.began + lived_s + pauses[place]:
                     pauses[place] = min(LONGEST_PAUSE_S, max(0.5, 2 * pauses[place]))
-                    workers[place] = self._another(worker, folder)
+                    workers[place] = self._another(worker, place, folder)
             time.sleep(LOOK_S)
         return self._end(workers)
 
@@ -174,7 +177,7 @@ class Workers:
         except ConfigError as error:  # that a restarted one cannot start is told, and tried again
             self._log.tell({"level": "error", "message": str(error)})
 
-    def _another(self, old: Worker, folder: Path) -> Worker:
+    def _another(self, old: Worker, place: int, folder: Path) -> Worker:
         """A worker in the place of one that has ended."""
         code = old.process.returncode
         how = f"signal {-code}" if code < 0 else f"the exit code {code}"
@@ -182,11 +185,11 @@ class Workers:
         self._log.tell({"level": "error", "message": told})
         old.close()
         metrics.forget(old.process.pid, folder)
-        return Worker(self._configuration, self._sockets, folder)
+        return Worker(self._configuration, self._doors.of(place), folder)
 
     def _end(self, workers: list[Worker]) -> int:
-        for one in self._sockets:
-            one.close()
+        self._doors.close()
+        workers = [worker for worker in workers if worker.process.poll() is None]
         for worker in workers:
             worker.signal(signal.SIGTERM)
         until = time.monotonic() + self._configuration.grace_s + AFTER_GRACE_S
@@ -194,7 +197,9 @@ class Workers:
             if self._ending > 1 or time.monotonic() > until:
                 return 1
             time.sleep(LOOK_S)
-        return int(any(worker.process.returncode for worker in workers))
+        # One that was still starting has not yet learnt to end at a SIGTERM by itself.
+        proper = (0, -signal.SIGTERM)
+        return int(any(worker.process.returncode not in proper for worker in workers))
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         self._ending += 1
