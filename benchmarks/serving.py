@@ -268,7 +268,7 @@ def arrays(
     served, alone, errors = [], [], 0
     engine.probabilities(digits)
     for _ in range(options.rounds):
-        found = wrk(server, many, seconds=options.load_s, connections=4, path="/v1/read-many")
+        found = wrk(server, many, seconds=options.load_s, connections=6, path="/v1/read-many")
         served.append(DIGITS * found["rate"])
         errors += found["refused"] + found["broken"]
         start, count = time.perf_counter(), 0
