@@ -64,7 +64,8 @@ def _show(page: Any, digit: int, row: int) -> None:
     draw(page, DIGITS[digit])
     settled(page, within_s=60)  # the first explanation reads MNIST
     until(page, "document.querySelector('#row').textContent === 'row 28 of 28'")
-    page.locator("#models tr").first.wait_for(timeout=20_000)
+    if page.locator("#model option").count() > 1:  # side by side
+        page.locator("#models tr").first.wait_for(timeout=20_000)
     page.locator("#scrub").fill(str(row))
     page.mouse.move(2, 2)
     page.evaluate("scrollTo(0, 0)")
