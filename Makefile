@@ -23,7 +23,7 @@ study: $(VENV)/study  ## set up, train the classic study, write study/report.htm
 	$(BIN)/rowwise study --out study $(STUDY_FLAGS)
 
 test: $(VENV)/test  ## set up, run all tests
-	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/test  ## the long tests: many kills, many fuzz cases
 	$(BIN)/python -m pytest -q -m slow
