@@ -97,19 +97,10 @@ def test_runs_has_every_file():
 EXPERIMENTS = DOCS / "experiments.md"
 
 
-def test_experiments_is_current():
+@pytest.mark.parametrize("script", ["make_experiments.py", "make_serving.py"])
+def test_what_is_generated_is_current(script):
     made = subprocess.run(
-        [sys.executable, "docs/make_experiments.py", "--check"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert made.returncode == 0, made.stderr
-
-
-def test_the_settings_of_serving_are_current():
-    made = subprocess.run(
-        [sys.executable, "docs/make_serving.py", "--check"],
+        [sys.executable, f"docs/{script}", "--check"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -568,13 +568,18 @@ def test_the_keyboard_alone_is_enough(opened):
     assert page.inner_text("#row") == "row 1 of 28"
 
 
-def test_axe_finds_no_fault(opened):
-    page = opened(reduced_motion="reduce")
-    draw(page, DIGITS[4])
+def show_all(page, digit):
+    """Draw a digit, and let the page show all that it can tell of it."""
+    draw(page, DIGITS[digit])
     settled(page)
     page.wait_for_selector("#models tr")
     page.click("#flip")
     page.wait_for_selector("#flipped canvas")
+
+
+def test_axe_finds_no_fault(opened):
+    page = opened(reduced_motion="reduce")
+    show_all(page, 4)
     page.click("#keys summary")
     page.click("#as-table summary")
     for scheme in ("light", "dark"):
@@ -598,11 +603,7 @@ def test_the_theme_can_be_chosen_and_stays(opened):
 
 def test_nothing_is_wider_than_the_screen(opened):
     page = opened(reduced_motion="reduce")
-    draw(page, DIGITS[9])
-    settled(page)
-    page.wait_for_selector("#models tr")
-    page.click("#flip")
-    page.wait_for_selector("#flipped canvas")
+    show_all(page, 9)
     page.click("#as-table summary")
     for width in (320, 360, 679, 680, 1079, 1080):
         page.set_viewport_size({"width": width, "height": 700})
