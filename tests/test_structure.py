@@ -34,7 +34,7 @@ HOMES = {
     "pooch": {"catalogue", "mirrors"},
     "requests": {"mirrors"},
     "rich": {"terminal", "listing", "mirrors", "readings", "recognition"},
-    "typer": {"cli", "options"},
+    "typer": {"cli", "options", "training"},
     "pydantic": {
         "settings",
         "recipe",

@@ -56,7 +56,9 @@ def import_model(
 
     judge = None
     if dataset is not None or data is not None:
-        judge = datasets.load(dataset, path=data, report=_to_stderr, progress=sys.stderr.isatty())
+        judge = datasets.load(
+            dataset, path=data, report=terminal.to_stderr, progress=sys.stderr.isatty()
+        )
     folder = out or Path("runs") / f"{keras_import.name_of(model)}-s0"
     run = keras_import.import_keras(model, folder, data=judge)
     record = run.record
@@ -91,7 +93,9 @@ def pack_run(
             f"name the same ones in the same order with --data"
         )
     name = None if data else own.name
-    loaded = blend.load(data or (), name=name, report=_to_stderr, progress=sys.stderr.isatty())
+    loaded = blend.load(
+        data or (), name=name, report=terminal.to_stderr, progress=sys.stderr.isatty()
+    )
     model = packing.pack(opened, loaded, threads=threads)
     path = out or Path(f"{model.name}.safetensors")
     model.save(path)
@@ -108,7 +112,3 @@ def pack_run(
             f"{100 * one.confidence:.2f} % on, {100 * one.accepted / one.pictures:.1f} % of those "
             f"held out, {one.wrong} of them wrong"
         )
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -124,7 +124,7 @@ class JsonTeller:
 
     def say(self, line: str) -> None:
         """Write a line for people to stderr."""
-        print(line, file=sys.stderr)
+        to_stderr(line)
 
     def __call__(self, event: Event) -> None:
         """Write an event."""
@@ -159,6 +159,11 @@ def teller(*, quiet: bool, as_json: bool) -> AnyTeller:
     if as_json:
         return JsonTeller()
     return QuietTeller() if quiet else Teller()
+
+
+def to_stderr(line: str) -> None:
+    """Write a line for people, not for programs."""
+    print(line, file=sys.stderr)
 
 
 def write_json(tree: Any) -> None:
