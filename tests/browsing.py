@@ -3,6 +3,7 @@ pictures."""
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pen_strokes import Stroke
+from pen_strokes import DIGITS, Stroke
 
 from rowwise import model
 
@@ -117,3 +118,57 @@ def settled(page: Page, *, within_s: float = 10) -> str:
         within_s=within_s,
     )
     return page.inner_text("#said")
+
+
+def clear(page: Page) -> None:
+    page.click("#clear")
+    until(page, "document.querySelector('#digit').textContent === '–'")
+
+
+def give(page: Page, event: str, data: bytes, name: str = "digit.png", kind: str = "") -> None:
+    """Drop or paste a file."""
+    page.evaluate(
+        """([event, data, name, kind]) => {
+            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+            const given = new DataTransfer();
+            given.items.add(new File([bytes], name, { type: kind }));
+            const made = event === 'paste'
+                ? new ClipboardEvent('paste', { clipboardData: given, bubbles: true })
+                : new DragEvent(event, { dataTransfer: given, bubbles: true, cancelable: true });
+            document.querySelector('#pad').dispatchEvent(made);
+        }""",
+        [event, base64.b64encode(data).decode(), name, kind or "image/png"],
+    )
+
+
+def inked(page: Page) -> int:
+    """How many pixels of the drawing are dark."""
+    return page.evaluate(
+        """() => { const c = document.querySelector('#pad');
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        let n = 0; for (let i = 0; i < d.length; i += 4) n += d[i + 3] > 200 && d[i] < 90;
+        return n; }"""
+    )
+
+
+def focused(page: Page) -> str:
+    return page.evaluate(
+        "document.activeElement.id || document.activeElement.textContent.trim().slice(0, 30)"
+    )
+
+
+def show_all(page: Page, digit: int) -> None:
+    """Draw a digit, and let the page show all that it can tell of it."""
+    draw(page, DIGITS[digit])
+    settled(page)
+    page.wait_for_selector("#models tr")
+    page.click("#flip")
+    page.wait_for_selector("#flipped canvas")
+
+
+def faults(page: Page) -> list[str]:
+    """What axe-core finds amiss, in a line each."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {node['html'][:120]}" for v in found for node in v["nodes"]]

@@ -20,6 +20,8 @@ from made_data import empty_machine
 
 from rowwise import cli, data, environment
 
+pytest_plugins = ["page_fixtures"]
+
 DIGITS = ("--dataset", "digits", "--threads", "1")
 TINY = """
 name = "tiny"

@@ -2,151 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 import re
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
-import made_models
 import numpy as np
 import pytest
-from browsing import CHROMIUM, FLAGS, PAGE, Server, draw, settled, until
+from browsing import PAGE, clear, draw, faults, focused, give, inked, settled, until
 from made_models import page as paper
 from pen_strokes import DIGITS, SCRIBBLE
-from PIL import Image
 
-from rowwise import corrections, formats, model
+from rowwise import corrections, formats
+from rowwise.image_files import png
 
-NEEDED = bool(os.environ.get("CI") or os.environ.get("ROWWISE_REQUIRE_BROWSER"))
-# A server that is away or refuses, and a test that counts pixels: the browser tells of both.
-OUR_OWN = ("Failed to load resource", "Canvas2D: Multiple readback")
-DESKTOP = {"width": 1280, "height": 860}
 MOST_BYTES = 60_000
-
-
-def missing() -> str:
-    """Why the page cannot be driven here, or nothing."""
-    if not CHROMIUM:
-        return "needs the program chromium, which is not on the PATH"
-    for name in ("playwright", "axe_playwright_python", "fastapi", "uvicorn", "orjson"):
-        try:
-            __import__(name)
-        except ImportError:
-            return f"needs the package {name}: pip install 'rowwise[serve,test]'"
-    return "" if "rows" in model.shipped() else "needs the model rows, which this build lacks"
-
-
-if missing() and not NEEDED:
-    pytest.skip(missing(), allow_module_level=True)
-assert not missing(), f"CI tests the page; it {missing()}"
-
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright  # noqa: E402
-
-# --- a server, a browser, a page ----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("server")
-
-
-@pytest.fixture(scope="module")
-def server(folder) -> Iterator[Server]:
-    """Serves `rows` and a small made model, and keeps corrections in the folder `kept`."""
-    made_models.best(name="made").save(folder / "made.safetensors")
-    chosen = ("--model", "rows", "--model", folder / "made.safetensors")
-    one = Server(folder, *chosen, "--keep", folder / "kept")
-    yield one
-    one.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        one = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield one
-        one.close()
-
-
-class Watched:
-    """A page, what it asked for, and what its console said."""
-
-    def __init__(self, context: BrowserContext, url: str) -> None:
-        self.context, self.page = context, context.new_page()
-        self.asked: list[str] = []
-        self.told: list[str] = []
-        self.page.set_default_timeout(10_000)
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.told.append(str(error)))
-        self.page.on("console", self._hear)
-        self.page.goto(url)
-        self.page.wait_for_selector("#model option", state="attached")
-
-    def _hear(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.told.append(message.text)
-
-
-@pytest.fixture
-def opened(browser, server) -> Iterator[Callable[..., Page]]:
-    """Open the page as a visitor with these settings; nothing may fail in it, or go elsewhere."""
-    visits: list[Watched] = []
-
-    def open_page(url: str = server.url, *, before: str = "", **settings: Any) -> Page:
-        context = browser.new_context(**{"viewport": DESKTOP, **settings})
-        if before:
-            context.add_init_script(before)
-        visits.append(Watched(context, url))
-        return visits[-1].page
-
-    yield open_page
-    for one in visits:
-        one.context.close()
-        outside = [u for u in one.asked if not re.match(r"http://127\.0\.0\.1:\d+/|data:|blob:", u)]
-        assert outside == []
-        faults = [line for line in one.told if not line.startswith(OUR_OWN)]
-        assert faults == []
-
-
-def clear(page: Page) -> None:
-    page.click("#clear")
-    until(page, "document.querySelector('#digit').textContent === '–'")
-
-
-def png(array: np.ndarray) -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(array).save(data, "PNG")
-    return data.getvalue()
-
-
-def give(page: Page, event: str, data: bytes, name: str = "digit.png", kind: str = "") -> None:
-    """Drop or paste a file."""
-    page.evaluate(
-        """([event, data, name, kind]) => {
-            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-            const given = new DataTransfer();
-            given.items.add(new File([bytes], name, { type: kind }));
-            const made = event === 'paste'
-                ? new ClipboardEvent('paste', { clipboardData: given, bubbles: true })
-                : new DragEvent(event, { dataTransfer: given, bubbles: true, cancelable: true });
-            document.querySelector('#pad').dispatchEvent(made);
-        }""",
-        [event, base64.b64encode(data).decode(), name, kind or "image/png"],
-    )
-
-
-def faults(page: Page) -> list[str]:
-    """What axe-core finds amiss, in a line each."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    return [f"{v['id']}: {node['html'][:120]}" for v in found for node in v["nodes"]]
-
 
 # --- its text -----------------------------------------------------------------------------------
 
@@ -225,16 +92,6 @@ def test_undo_redo_and_clear(opened):
     until(page, "document.querySelector('#digit').textContent === '4'")
     page.keyboard.press("Control+Shift+Z")
     until(page, "document.querySelector('#digit').textContent === '–'")
-
-
-def inked(page: Page) -> int:
-    """How many pixels of the drawing are dark."""
-    return page.evaluate(
-        """() => { const c = document.querySelector('#pad');
-        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-        let n = 0; for (let i = 0; i < d.length; i += 4) n += d[i + 3] > 200 && d[i] < 90;
-        return n; }"""
-    )
 
 
 def test_a_pen_draws_wider_where_it_is_pressed(opened):
@@ -403,7 +260,7 @@ def test_models_stand_side_by_side(opened):
 # --- corrections --------------------------------------------------------------------------------
 
 
-def test_a_correction_is_kept_once_it_was_agreed_to(opened, folder):
+def test_a_correction_is_kept_once_it_was_agreed_to(opened, kept):
     page = opened()
     draw(page, DIGITS[1])
     settled(page)
@@ -414,212 +271,13 @@ def test_a_correction_is_kept_once_it_was_agreed_to(opened, folder):
     assert re.search(r"rowwise train --init-from rows --data mnist --data \S+ ", asked)
     assert faults(page) == []
     page.click("#refuse")
-    assert not (folder / "kept/7").exists()
+    assert not (kept / "7").exists()
     button.click()
     page.click("#agree")
     until(page, "document.querySelector('#kept').textContent.startsWith('Kept as 7')")
     assert button.get_attribute("aria-pressed") == "true"
-    assert formats.read(folder / "kept").train.labels.tolist() == [7]
+    assert formats.read(kept).train.labels.tolist() == [7]
     page.get_by_role("button", name="No, it is a 2", exact=True).click()  # asked only once
     until(page, "document.querySelector('#kept').textContent.startsWith('Kept as 2')")
-    assert formats.read(folder / "kept").train.labels.tolist() == [2]
-    assert len(list((folder / "kept").rglob(f"*{corrections.SUFFIX}"))) == 1
-
-
-# --- what goes wrong ----------------------------------------------------------------------------
-
-
-def test_a_file_that_is_no_picture_is_told_and_drawing_goes_on(opened):
-    page = opened()
-    give(page, "drop", b"no picture", "notes.txt", "text/plain")
-    page.wait_for_selector("#fault:not([hidden])")
-    assert "could not be read as a picture. Expected a picture, " in page.inner_text("#fault")
-    assert page.inner_text("#hint").split("\n") == ["notes.txt", "could not be read"]
-    assert page.inner_text("#verdict") == "Nothing read"
-    page.evaluate(
-        """() => { const given = new DataTransfer();
-        given.items.add(new File([new Uint8Array(2.1e7)], 'a.png', { type: 'image/png' }));
-        const made = new DragEvent('drop', { dataTransfer: given, cancelable: true });
-        document.dispatchEvent(made); }"""
-    )
-    until(page, "document.querySelector('#fault').textContent.includes('too large')")
-    page.click("#clear")
-    draw(page, DIGITS[5])
-    assert settled(page).startswith("Read as 5")
-    assert page.locator("#fault").is_hidden()
-
-
-def test_it_waits_for_a_busy_server(opened):
-    page = opened()
-    times: list[float] = []
-
-    def answer(route: Any) -> None:
-        times.append(time.monotonic())
-        if len(times) > 1:
-            return route.continue_()
-        return route.fulfill(
-            status=503, headers={"Retry-After": "1"}, json={"title": "busy", "status": 503}
-        )
-
-    page.route("**/v1/read?**", answer)
-    draw(page, DIGITS[0])
-    page.wait_for_selector("#fault:not([hidden])")
-    assert "busy" in page.inner_text("#fault")
-    assert settled(page).startswith("Read as 0")
-    assert page.locator("#fault").is_hidden()
-    assert times[1] - times[0] > 0.9
-
-
-def test_it_asks_for_a_key_and_keeps_it_for_this_tab_alone(opened, server):
-    page = opened()
-
-    def answer(route: Any) -> None:
-        if route.request.headers.get("authorization") == "Bearer secret":
-            return route.continue_()
-        return route.fulfill(status=401, json={"title": "Unauthorized", "status": 401})
-
-    page.route("**/v1/**", answer)
-    page.reload()
-    page.wait_for_selector("#key-form:not([hidden])")
-    assert "asks for an API key" in page.inner_text("#fault")
-    page.fill("#key", "wrong")
-    page.keyboard.press("Enter")
-    until(page, "document.querySelector('#fault').textContent.includes('not know')")
-    page.fill("#key", "secret")
-    page.keyboard.press("Enter")
-    draw(page, DIGITS[7])
-    assert settled(page).startswith("Read as 7")
-    assert page.evaluate("Object.values(localStorage).join()") == ""
-    assert page.evaluate("sessionStorage.getItem('rowwise.key')") == "secret"
-
-
-def test_it_goes_on_after_the_server_was_killed_and_started_again(opened, tmp_path):
-    one = Server(tmp_path, "--model", "rows")
-    try:
-        page = opened(one.url)
-        assert "keeps no examples" in page.inner_text("#kept")
-        draw(page, DIGITS[2])
-        assert settled(page).startswith("Read as 2")
-        one.kill()
-        clear(page)
-        draw(page, DIGITS[3])
-        page.wait_for_selector("#fault:not([hidden])")
-        assert "does not answer" in page.inner_text("#fault")
-        one.start()
-        assert settled(page).startswith("Read as 3")
-        assert page.locator("#fault").is_hidden()
-    finally:
-        one.stop()
-
-
-def test_it_goes_on_after_the_network_was_away(opened):
-    page = opened()
-    page.context.set_offline(True)
-    draw(page, DIGITS[8])
-    page.wait_for_selector("#fault:not([hidden])")
-    page.context.set_offline(False)
-    page.get_by_role("button", name="Try now").click()
-    assert settled(page).startswith("Read as 8")
-
-
-# --- for everyone -------------------------------------------------------------------------------
-
-
-def focused(page: Page) -> str:
-    return page.evaluate(
-        "document.activeElement.id || document.activeElement.textContent.trim().slice(0, 30)"
-    )
-
-
-def test_the_keyboard_alone_is_enough(opened):
-    page = opened()
-    order = []
-    while not order or order[-1] != "pad":
-        page.keyboard.press("Tab")
-        order.append(focused(page))
-        assert len(order) < 10
-    assert order == ["model", "theme", "pad"]
-    for _ in range(2):
-        page.keyboard.press("ArrowUp")
-    page.keyboard.press("Space")
-    for _ in range(20):
-        page.keyboard.press("ArrowDown")
-    page.keyboard.press("Space")
-    assert settled(page).startswith("Read as 1")
-    page.keyboard.press("Shift+Tab")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Control+z")
-    until(page, "document.querySelector('#digit').textContent === '–'")
-    page.keyboard.press("Control+y")
-    settled(page)
-    after = []
-    while "flip" not in after:
-        page.keyboard.press("Tab")
-        after.append(focused(page))
-        assert len(after) < 30
-    buttons = [str(digit) for digit in range(10)]
-    tools = ["undo", "redo", "clear", "open", "width", "Draw with the keyboard"]
-    expected = [*tools, *buttons, "play", "scrub", "The belief as a table", "flip"]
-    assert after == expected
-    page.locator("#scrub").focus()
-    page.keyboard.press("Home")
-    assert page.inner_text("#row") == "row 0 of 28"
-    page.keyboard.press("ArrowRight")
-    assert page.inner_text("#row") == "row 1 of 28"
-
-
-def show_all(page, digit):
-    """Draw a digit, and let the page show all that it can tell of it."""
-    draw(page, DIGITS[digit])
-    settled(page)
-    page.wait_for_selector("#models tr")
-    page.click("#flip")
-    page.wait_for_selector("#flipped canvas")
-
-
-def test_axe_finds_no_fault(opened):
-    page = opened(reduced_motion="reduce")
-    show_all(page, 4)
-    page.click("#keys summary")
-    page.click("#as-table summary")
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        paper_rgb = page.evaluate(
-            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
-        )
-        assert (max(paper_rgb) < 60) == (scheme == "dark")
-        assert faults(page) == []
-
-
-def test_the_theme_can_be_chosen_and_stays(opened):
-    page = opened(color_scheme="light")
-    page.click("#theme")
-    page.click("#theme")
-    assert page.inner_text("#theme") == "Theme: dark"
-    page.reload()
-    assert page.inner_text("#theme") == "Theme: dark"
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 21, 23)"
-
-
-def test_nothing_is_wider_than_the_screen(opened):
-    page = opened(reduced_motion="reduce")
-    show_all(page, 9)
-    page.click("#as-table summary")
-    for width in (320, 360, 679, 680, 1079, 1080):
-        page.set_viewport_size({"width": width, "height": 700})
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-
-
-def test_a_strict_policy_is_sent_and_kept(opened, server):
-    with urllib.request.urlopen(server.url) as answer:
-        policy = answer.headers["Content-Security-Policy"]
-    assert "'unsafe-inline'" not in policy
-    assert "'unsafe-eval'" not in policy
-    assert "default-src 'none'" in policy
-    page = opened(
-        before="window.broken = []; document.addEventListener('securitypolicyviolation',"
-        " (e) => window.broken.push(e.violatedDirective + ' ' + e.blockedURI));"
-    )
-    draw(page, DIGITS[1])
-    settled(page)
-    assert page.evaluate("window.broken") == []
+    assert formats.read(kept).train.labels.tolist() == [2]
+    assert len(list((kept).rglob(f"*{corrections.SUFFIX}"))) == 1

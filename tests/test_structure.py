@@ -50,7 +50,7 @@ HOMES = {
     "onnx": {"onnx_model"},
     "onnxruntime": {"onnx_model"},
     "h5py": {"keras_archive", "hdf5"},
-    "PIL": {"formats", "pictures", "image_files", "raster", "doctor", "corrections"},
+    "PIL": {"formats", "image_files", "raster", "doctor"},
     "cv2": {
         "augment",
         "outliers",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise import files, formats
+from rowwise import files, formats, image_files
 from rowwise.errors import DataError, RunError
 
 SUFFIX = ".png"
@@ -75,7 +74,7 @@ def keep(folder: Path, digit: NDArray[np.uint8], *, label: str, classes: Sequenc
             )
         files.make_folder(folder / label)
         if not (folder / label / name).exists():
-            files.write_bytes(folder / label / name, _png(digit))
+            files.write_bytes(folder / label / name, image_files.png(digit))
         for other in classes:
             if other != label:
                 _forget(folder / other / name)
@@ -119,11 +118,3 @@ def _forget(path: Path) -> None:
         return
     except OSError as error:
         raise RunError(f"cannot remove {path}: {error.strerror}") from None
-
-
-def _png(digit: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(digit).save(content, "PNG")
-    return content.getvalue()

@@ -1,4 +1,7 @@
-"""Pictures from outside, decoded: files of many formats, bytes, open files, Pillow's, arrays."""
+"""Pictures from outside, decoded: files of many formats, bytes, open files, Pillow's, arrays.
+
+And the way back: pixels as a PNG.
+"""
 
 from __future__ import annotations
 
@@ -131,6 +134,15 @@ def _plain_png(data: bytes) -> NDArray[np.uint8] | None:
 
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return None if found is None else pixels.grey_if_one(found)
+
+
+def png(shown: NDArray[np.uint8]) -> bytes:
+    """The PNG file of uint8 [rows, columns] grey or [rows, columns, 3] RGB."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(shown).save(data, "PNG")
+    return data.getvalue()
 
 
 def name_of(source: Any) -> str:

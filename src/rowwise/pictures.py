@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from rowwise import image_files
 from rowwise.drawing import INK, RULE, SHOWN_CLASSES, axes, figure, shorten, styled
 
 if TYPE_CHECKING:
@@ -110,11 +110,7 @@ def misread(pictures: Sequence[Misread], *, columns: int = 10) -> Figure:
 
 def picture_png(image: npt.NDArray[np.uint8]) -> bytes:
     """One picture, uint8 [rows, columns] with ink bright, as a small PNG with ink dark."""
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(255 - image).save(data, format="PNG", optimize=True)
-    return data.getvalue()
+    return image_files.png(255 - image)
 
 
 def stack(groups: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

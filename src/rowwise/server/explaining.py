@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import image_files
@@ -120,9 +119,4 @@ def shown(picture: Array) -> Array:
 
 def png(picture: Array) -> str:
     """uint8 [rows, columns] or [rows, columns, 3] RGB as PNG in base64."""
-    import cv2
-
-    ordered = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
-    assert done
-    return base64.b64encode(data.tobytes()).decode("ascii")
+    return base64.b64encode(image_files.png(picture)).decode("ascii")
