@@ -127,9 +127,10 @@ def test_others_are_served_with_a_key_or_when_that_is_asked_for():
 def test_a_local_server_has_local_names(make):
     client = make(hosts=("digits.example",))
     for name in ("localhost", "localhost:8000", "LOCALHOST", "127.0.0.1:8000", "[::1]:8000",
-                 "digits.example"):  # fmt: skip
+                 "digits.example", "10.0.0.11:8000", "10.0.0.11", "[fe80::2]"):  # fmt: skip
         assert client.get("/healthz", headers={"Host": name}).status_code == 200
-    for name in ("evil.example", "127.0.0.1.evil.example", "localhost.evil:8000", "", "[::2]"):
+    for name in ("evil.example", "127.0.0.1.evil.example", "localhost.evil:8000", "",
+                 "10.0.0", "[::2].evil"):  # fmt: skip
         problem(client.get("/", headers={"Host": name}), 421, "--host-name")
 
 
@@ -138,6 +139,7 @@ def test_a_wider_server_has_any_name_or_those_that_were_given(make):
     assert anyone.get("/healthz", headers={"Host": "any.example"}).status_code == 200
     named = make(host="0.0.0.0", hosts=("digits.example",), address=AWAY)
     assert named.get("/healthz", headers={"Host": "digits.example:80"}).status_code == 200
+    assert named.get("/readyz", headers={"Host": "10.0.0.11:8000"}).status_code == 200
     problem(named.get("/healthz", headers={"Host": "any.example"}), 421)
 
 

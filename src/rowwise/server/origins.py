@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from rowwise.server.problems import Problem
 
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
+LOCAL = "localhost"
 FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
 
 Headers = Mapping[bytes, bytes]
 
 
 class Hosts:
-    """The names that a server answers to: against pages that let a name point to this machine."""
+    """The names that a server answers to: against pages that let a name point to this machine.
+
+    An address is no such name, so any is welcome: proxies and Prometheus ask by it how it does.
+    """
 
     def __init__(self, names: Iterable[str] = (), *, local: bool) -> None:
         named = [host_name(name) for name in names]
-        self._names = frozenset([*named, *LOCAL]) if local or named else None
+        self._names = frozenset([*named, LOCAL]) if local or named else None
 
     def check(self, headers: Headers) -> None:
         """Raise Problem (421) where a request names another host."""
@@ -28,10 +32,11 @@ class Hosts:
         if host is None:  # no browser sends none
             return
         name = host_name(host.decode("latin-1"))
-        if name not in self._names:
+        if name not in self._names and not _is_address(name):
+            names = ", ".join(sorted(self._names))
             raise Problem(
-                421, "other-host", f"this server is {', '.join(sorted(self._names))}, got "
-                f"{name[:80]!r}; name others with --host-name",
+                421, "other-host", f"this server is {names} or its address, got {name[:80]!r}; "
+                "name others with --host-name",
             )  # fmt: skip
 
 
@@ -39,6 +44,14 @@ def host_name(host: str) -> str:
     """A Host header's name, without the port."""
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdigit() else host).lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def check_same_site(headers: Headers) -> None:
