@@ -98,6 +98,7 @@ MEANING = {
     "contrast_share": "pictures with another gamma (1/2 to 2) and fainter ink (down to 0.4)",
     "calm_share": "the last part of the training, in which distortions are halved",
     "flag_share": "ones that get a flag, half of them a base too",
+    "closed_share": "fours that are closed to a triangle at the top, and made narrower",
     "outlier_share": "pictures that are made into none of the ten digits: mirrored, on the side, "
     "scrambled, two at once, noise, scribbles; training accuracy does not count them",
     "noise_share": "pictures with Gaussian noise, half of them with specks beside it",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowwise import augment, outliers
+from rowwise import allographs, augment, outliers
 from rowwise.augment import BLOCK, distort
 from rowwise.recipe import Augmentation
 
@@ -27,6 +28,7 @@ ALL = Augmentation(
     contrast_share=0.3,
     noise_share=0.3,
     flag_share=0.5,
+    closed_share=0.5,
     outlier_share=0.2,
 )
 KEYS = [key for key in Augmentation.model_fields if key not in ("elastic_spacing_px", "calm_share")]
@@ -44,9 +46,19 @@ def digits(count: int, shape: tuple[int, int] = (28, 28), seed: int = 0) -> np.n
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
-def spoil(images: np.ndarray, how: Augmentation, *, seed: int, step: int, **more) -> np.ndarray:
-    """The pictures alone, all of them ones."""
-    return distort(images, np.ones(len(images), np.int64), how, seed=seed, step=step, **more)[0]
+def fours(count: int) -> np.ndarray:
+    """Upright fours, open at the top."""
+    images = np.zeros((count, 28, 28), np.uint8)
+    images[:, 4:24, 17:19] = images[:, 5:16, 7:9] = images[:, 14:16, 7:22] = 255
+    return images
+
+
+def spoil(
+    images: np.ndarray, how: Augmentation, *, seed: int, step: int, label: int = 1, **more
+) -> np.ndarray:
+    """The pictures alone, all of one label."""
+    labels = np.full(len(images), label)
+    return distort(images, labels, how, seed=seed, step=step, **more)[0]
 
 
 def only(key: str) -> Augmentation:
@@ -66,7 +78,7 @@ def test_the_end_of_a_training_is_calmer():
     assert how.at(0.0) is how.at(0.7499) is how
     calm = how.at(0.75)
     assert calm == how.at(1.0)
-    told = ("flag_share", "outlier_share", "elastic_spacing_px", "calm_share")
+    told = ("flag_share", "closed_share", "outlier_share", "elastic_spacing_px", "calm_share")
     for key in Augmentation.model_fields:
         assert getattr(calm, key) == getattr(how, key) / (1 if key in told else 2)
     assert ALL.at(1.0) is ALL
@@ -104,10 +116,11 @@ def test_a_stream_is_not_that_of_the_initial_weights():
     st.integers(0, 70),
     st.tuples(st.integers(1, 33), st.integers(1, 33)),
     st.sets(st.sampled_from(KEYS)),
+    st.sampled_from([1, 4]),
 )
-def test_any_pictures_stay_pictures(count, shape, keys):
+def test_any_pictures_stay_pictures(count, shape, keys, label):
     how = Augmentation(**{key: getattr(ALL, key) for key in keys})
-    drawn = spoil(digits(count, shape), how, seed=3, step=0)
+    drawn = spoil(digits(count, shape), how, seed=3, step=0, label=label)
     assert drawn.shape == (count, *shape)
     assert drawn.dtype == np.uint8
 
@@ -119,10 +132,11 @@ def test_nothing_asked_for_changes_nothing():
 
 @pytest.mark.parametrize("key", KEYS)
 def test_each_key_changes_pictures(key):
-    images = bars(200, width=2)
+    images, label = (fours(200), 4) if key == "closed_share" else (bars(200, width=2), 1)
     if key == "erase_share":
         images[:, ::3] |= 100  # ink wherever a rectangle may fall
-    changed = (spoil(images, only(key), seed=0, step=0) != images).any((1, 2)).mean()
+    drawn = spoil(images, only(key), seed=0, step=0, label=label)
+    changed = (drawn != images).any((1, 2)).mean()
     if key.endswith("_share"):
         assert changed == pytest.approx(getattr(ALL, key), abs=0.1)
     else:
@@ -227,7 +241,38 @@ def test_a_one_that_leans_far_is_thick_or_has_no_ink_stays_as_it_is():
     nothing = np.zeros((28, 28), np.uint8)
     leaning = np.rint(255 * np.eye(28)[::-1]).astype(np.uint8)
     for one in (nothing, leaning, leaning[:, ::-1], bars(1)[0]):
-        assert augment.add_flag(one, np.random.default_rng(0)) is one
+        assert allographs.add_flag(one, np.random.default_rng(0)) is one
+
+
+def test_fours_alone_are_closed_to_a_triangle_and_made_narrower():
+    labels = np.tile([4, 7], 100)
+    images = fours(200)
+    drawn, _ = distort(images, labels, Augmentation(closed_share=1.0), seed=0, step=0)
+    np.testing.assert_array_equal(drawn[1::2], images[1::2])
+    for four in drawn[::2]:
+        paper = (np.pad(four, 1) < 128).astype(np.uint8)
+        pieces, of = cv2.connectedComponents(paper, connectivity=4)
+        assert pieces == 3  # ink, the paper around it, and the paper within
+        inner = of[1:-1, 1:-1] != of[0, 0]
+        inner &= four < 128
+        wide = inner.sum(1)[4:16]
+        assert wide[8] > wide[2]  # a triangle: narrow at its top
+        assert not four[:6, :9].any()  # the left end of the old opening is gone
+    widths = [np.ptp(np.flatnonzero(four.max(0) > 128)) + 1 for four in drawn[::2]]
+    assert max(widths) <= 16
+    assert min(widths) < 11
+    assert np.std(widths) > 1
+
+
+def test_a_four_that_cannot_be_closed_stays_as_it_is():
+    rng = np.random.default_rng(0)
+    nothing = np.zeros((28, 28), np.uint8)
+    thick = cv2.dilate(fours(1)[0], np.ones((3, 3), np.uint8))
+    low = fours(1)[0]
+    low[:10, 12:] = 0  # its upright begins at half of its height
+    for four in (nothing, bars(1)[0], thick, low):
+        for _ in range(20):
+            assert allographs.close_four(four, rng) is four
 
 
 def test_an_outline_is_hollow():

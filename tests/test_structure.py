@@ -52,6 +52,7 @@ HOMES = {
     "h5py": {"keras_archive", "hdf5"},
     "PIL": {"formats", "image_files", "raster", "doctor"},
     "cv2": {
+        "allographs",
         "augment",
         "outliers",
         "explain",

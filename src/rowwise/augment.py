@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise import outliers
+from rowwise import allographs, outliers
 from rowwise.config import Augmentation
 
 Bytes = NDArray[np.uint8]
@@ -24,8 +24,6 @@ STREAM = 0xA06  # tells these draws from others that are made of the same seed
 BLOCK = 64  # pictures that draw from one stream, and that a thread works on at a time
 GAP = 3  # rows of zeros that keep stacked pictures from touching, by as far as a blur reaches
 BLUR_SIGMA_PX = 1.2
-LEAST_LEAN, MOST_LEAN = -0.1, 0.35  # of a one that gets a flag: columns for each row upwards
-WIDEST = 0.2  # of its height, the stroke of a one that gets a flag
 FULL = 255
 
 
@@ -58,9 +56,13 @@ def distort(
 
 def _distort_block(images: Bytes, labels: Labels, how: Augmentation, rng: Rng) -> Bytes:
     images = images.copy()
-    if how.flag_share:
-        for place in np.flatnonzero((labels == 1) & (rng.random(len(images)) < how.flag_share)):
-            images[place] = add_flag(images[place], rng)
+    for digit, share, write in (
+        (1, how.flag_share, allographs.add_flag),
+        (4, how.closed_share, allographs.close_four),
+    ):
+        if share:
+            for place in np.flatnonzero((labels == digit) & (rng.random(len(images)) < share)):
+                images[place] = write(images[place], rng)
     if _moves(how):
         images = move(images, how, rng)
     if how.stroke:
@@ -175,48 +177,6 @@ def outline(images: Bytes, rng: Rng) -> Bytes:
 
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     return _apart(cv2.morphologyEx(_stacked(images), cv2.MORPH_GRADIENT, cross), images.shape)
-
-
-def add_flag(one: Bytes, rng: Rng) -> Bytes:
-    """A one [R, C] with a flag from its top down to the left, and in half of cases with a base.
-
-    The flag falls 20 to 60 degrees and is 0.25 to 0.5 of the one's height long; the base reaches
-    0.15 to 0.45 of the height to either side. Both are as wide and as dark as the stroke. A one
-    that leans far to the right, or to the left at all, stays as it is: it would be no one. So does
-    one of thick strokes: its flag would fill the corner, as the loop of a 9.
-    """
-    import cv2
-
-    rows = np.flatnonzero(one.max(1) > FULL // 2)
-    if len(rows) < 4:
-        return one
-    top, bottom = int(rows[0]), int(rows[-1])
-    height, ink = bottom - top + 1, one[top : bottom + 1].astype(np.float64)
-    width = max(1, round(float(ink.sum()) / FULL / height))
-    dark = int(one.max())
-    drawn = np.zeros_like(one)
-
-    def stroke(start: tuple[float, float], end: tuple[float, float]) -> None:
-        ends = [tuple(round(16 * value) for value in point) for point in (start, end)]
-        cv2.line(drawn, ends[0], ends[1], dark, width, cv2.LINE_AA, 4)
-
-    inside = width / 2
-    x, y = _ink_column(one, top, width), top + inside
-    foot, level = _ink_column(one, bottom - width + 1, width), bottom - inside
-    if width > WIDEST * height or not LEAST_LEAN <= (x - foot) / height <= MOST_LEAN:
-        return one
-    fall, length = np.deg2rad(rng.uniform(20, 60)), height * rng.uniform(0.25, 0.5)
-    stroke((x, y), (x - length * np.cos(fall), y + length * np.sin(fall)))
-    if rng.random() < 0.5:
-        left, right = height * rng.uniform(0.15, 0.45, 2)
-        stroke((foot - left, level), (foot + right, level))
-    return np.maximum(one, drawn)
-
-
-def _ink_column(one: Bytes, first: int, rows: int) -> float:
-    """The mean column of the ink in some rows."""
-    ink = one[first : first + rows].sum(0, dtype=np.float64)
-    return float(ink @ np.arange(len(ink)) / max(1.0, float(ink.sum())))
 
 
 def draw_line(images: Bytes, rng: Rng) -> Bytes:

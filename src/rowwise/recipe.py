@@ -164,13 +164,14 @@ class Augmentation(Settings):
     their width by up to plus or minus 2 px times `stroke`; then each by a `share` of pictures that
     it happens to, in the order of the keys.
 
-    Two members know the digits 0 to 9, and come before all others: `flag_share` of the ones get a
-    flag at their top, half of these a base too, as many people write them and MNIST's writers
-    seldom did; `outlier_share` of the pictures are made into something that is no digit, whose
-    target is the same for every class (Hendrycks et al. 2019).
+    Three members know the digits 0 to 9, and come before all others: `flag_share` of the ones get a
+    flag at their top, half of these a base too, and `closed_share` of the fours are closed at
+    theirs, as many people write them and MNIST's writers seldom did; `outlier_share` of the
+    pictures are made into something that is no digit, whose target is the same for every class
+    (Hendrycks et al. 2019).
 
-    Over the last `calm_share` of the training all but these two are half as strong, or happen half
-    as often, so that it ends on pictures nearer to those that will be read.
+    Over the last `calm_share` of the training all but these three are half as strong, or happen
+    half as often, so that it ends on pictures nearer to those that will be read.
     """
 
     rotation_deg: Annotated[float, Field(strict=True, ge=0, le=180)] = 0.0
@@ -187,6 +188,7 @@ class Augmentation(Settings):
     contrast_share: Share = 0.0
     noise_share: Share = 0.0
     flag_share: Share = 0.0
+    closed_share: Annotated[Share, Later()] = 0.0
     outlier_share: Share = 0.0
     calm_share: Annotated[Share, Later()] = 0.0
 
