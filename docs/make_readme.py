@@ -22,6 +22,7 @@ SOURCE = ROOT / "src" / "rowwise"
 TOLD = {
     "py.typed": "The mark of a package that carries its types.",
     "report.html": "The template of the report's page.",
+    "best.safetensors": "The model that reads rows and columns, of the study `recognisers`.",
     "rows.safetensors": "The model that reads strictly row by row, of the study `recognisers`.",
     "page.html": "The page: one file, its style and script inside.",
 }

@@ -19,8 +19,8 @@ SIDE_PX = 28
 BOX_PX = 20
 CENTRE_PX = 14.0  # where MNIST puts the centre of mass, counting the first pixel as 0
 OFF_CENTRE_PX = 0.55  # whole pixels are moved: half of one, and rounding
-THINNEST_PX, THICKEST_PX = 1.7, 4.6  # of 19 in 20 of MNIST's strokes, in the box of 20
-THIN_TO_PX, THICK_TO_PX = 2.1, 3.9
+THINNEST_PX, THICKEST_PX = 1.5, 4.6  # of nearly all of MNIST's strokes, in the box of 20
+THICK_TO_PX = 3.9
 LEAST_BODY = 0.1  # of a digit's ink, 2×2 eroded: MNIST's has 0.11 or more, one-pixel strokes 0.06
 LEAST_PEAK = 200
 NEAR_PX = 96  # of the copy: of a smaller digit a nearer copy is made
@@ -262,7 +262,7 @@ def as_wide_as_mnist(strokes: Bytes, found: Ink) -> Bytes:
     width = stroke_width(found.mask[top : top + high, left : left + wide]) / unit
     if THINNEST_PX <= width <= THICKEST_PX:
         return strokes
-    grown = ((THIN_TO_PX if width < THINNEST_PX else THICK_TO_PX) - width) / 2 * unit
+    grown = ((THINNEST_PX if width < THINNEST_PX else THICK_TO_PX) - width) / 2 * unit
     pad = int(max(0.0, grown)) + 2
     mask = found.mask[top : top + high, left : left + wide]
     mask = cv2.copyMakeBorder(mask, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
