@@ -204,7 +204,8 @@ def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
         mask: uint8 [rows, columns], 0 or 1.
         plain: uint8 [rows, columns], the picture's grey levels.
     """
-    middle, sides, turn = cv2.minAreaRect(cv2.findNonZero(mask))
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    middle, sides, turn = cv2.minAreaRect(np.concatenate(outlines))
     wide, long = min(sides), max(sides)
     if wide > STRAIGHT_SHARE * long:
         return False
