@@ -35,7 +35,7 @@ def missing() -> str:
     return "" if "rows" in model.shipped() else "needs the model rows, which this build lacks"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium; where it is missing the test is skipped, and fails in CI."""
     if missing():

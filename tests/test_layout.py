@@ -74,7 +74,7 @@ def test_a_file_imports_only_from_its_left(name):
 
 
 def test_the_reading_of_imports_sees_them_wherever_they_are():
-    assert {"options", "terminal", "study", "report"} <= imported(FILES["cli"])
+    assert {"options", "terminal", "study", "report"} <= imported(FILES["training"])
     assert "data" not in imported(FILES["engines"])
 
 
