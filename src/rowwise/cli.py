@@ -74,9 +74,6 @@ def common(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, 1 with one line, 2 for wrong usage, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Else pydantic looks through every installed package for plugins: 20 ms of each command.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    gc.set_threshold(20_000, 20, 20)  # imports make objects by the thousand, and no garbage
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a terminal may lack letters
     try:

@@ -1,7 +1,5 @@
 """Experiments and studies as data: frozen models, read from TOML or JSON, unknown keys refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

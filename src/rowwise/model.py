@@ -4,8 +4,6 @@ The file is safetensors: the weights, and as metadata the network and the model'
 ship lie in the package's folder `models`, and are of the study `recognisers`.
 """
 
-from __future__ import annotations
-
 import json
 from importlib import resources
 from pathlib import Path
@@ -126,7 +124,7 @@ class Model:
         )
 
     @classmethod
-    def _of_run(cls, run: Run) -> Self:
+    def _of_run(cls, run: "Run") -> Self:
         data = run.record.data
         card = Card(name=run.name, data=data.name, data_digest=data.digest, seed=run.seed)
         return cls(run.network, run.weights(), data.classes, card)

@@ -1,7 +1,5 @@
 """How a network is trained, as data: optimiser, schedule, clipping, averaging, augmentation."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Literal, Self
 

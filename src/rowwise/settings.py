@@ -1,6 +1,8 @@
-"""Settings: frozen models read from TOML or JSON and changed by key; what is wrong is one line."""
+"""Settings: frozen models read from TOML or JSON and changed by key; what is wrong is one line.
 
-from __future__ import annotations
+Modules that define such models have no `from __future__ import annotations`: pydantic would compile
+each annotation a second time, whenever a command starts.
+"""
 
 import difflib
 import hashlib
