@@ -6,6 +6,7 @@ And the way back: pixels as a PNG.
 from __future__ import annotations
 
 import io
+import itertools
 import stat
 import threading
 import warnings
@@ -293,7 +294,7 @@ def _frames(file: BinaryIO, name: str, max_pixels: int) -> Iterator[Picture]:
         ) from error
     with image:
         total = 0
-        for page in range(1, MAX_PAGES + 2):
+        for page in itertools.count(1):
             if page > 1 and not _turned(image, page - 1):
                 return
             pixels.check_size(*image.size, name, max_pixels)
@@ -301,10 +302,12 @@ def _frames(file: BinaryIO, name: str, max_pixels: int) -> Iterator[Picture]:
             _check_pages(page, total, name)
             columns, rows = image.size
             if image.format == "WEBP" and columns * rows > MAX_WEBP_PIXELS:
-                yield _large_webp(file, name, image)
-                return
+                orientation = raster.orientation(image)
+                break
             image.draft(None, _draft_size(columns, rows))
             yield _picture(image, name, page, columns, rows)
+    del image  # and with it the copy of the file that its decoder keeps
+    yield _large_webp(file, name, columns, rows, orientation)
 
 
 @contextmanager
@@ -371,11 +374,10 @@ def _pdf_pages(file: BinaryIO, name: str) -> Iterator[Picture]:
             document.close()
 
 
-def _large_webp(file: BinaryIO, name: str, opened: Image.Image) -> Picture:
+def _large_webp(file: BinaryIO, name: str, columns: int, rows: int, orientation: int) -> Picture:
     """The first frame of a WebP file, by a decoder that takes a quarter of the memory."""
     import cv2
 
-    (columns, rows), orientation = opened.size, raster.orientation(opened)
     file.seek(0)
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     array = cv2.imdecode(np.frombuffer(file.read(), np.uint8), flags)
