@@ -5,7 +5,7 @@ the same networks and weights, by ONNX Runtime, which runs our own export, and o
 and Keras, built of their own GRU layers as their users would. Each contender's digits are compared
 with ours: `agreement` is the share of the 10,000 that is the same.
 
-- `cold`: a whole process that imports, loads the model, reads one PNG and prints the digit.
+- `cold`: the whole process `rowwise predict digit.png`, from its start to its end.
 - `one`: a 28×28 array, a call each; median and 99th percentile of all calls.
 - `photo`: a made photo of a megapixel, from the decoded array to the digit. Rowwise alone: the
   others have no step that finds the digit in it.
@@ -13,8 +13,8 @@ with ours: `agreement` is the share of the 10,000 that is the same.
 
 How. Each contender is a process of its own, kept alive, asked in turn, round by round, with the
 same threads; a turn is some hundred calls of `one`, some of `photo`, one of `many`. `cold` starts
-a new process a round. Warm-up: one call of each. The peers read `many` in batches of 1,000, Keras
-by `predict_on_batch`, its quicker way for one picture too. Keras runs in --peers-python.
+three new processes a round. Warm-up: one call of each. The peers read `many` in batches of 1,000,
+Keras by `predict_on_batch`, its quicker way for one picture too. Keras runs in --peers-python.
 
     python benchmarks/reading.py --peers-python OTHER/bin/python
 """
@@ -37,6 +37,7 @@ from measuring import HERE, parse, parser, percentile, save, say, setting, sprea
 CALLS, PHOTOS = 300, 20  # a turn
 MANY = 10_000
 PHOTO_PX = (1000, 1000)
+COLD_TIMES = 3  # a round
 LIMIT_S = 300
 ROW_BY_ROW = "rows"  # the model whose network in_reading.py writes in Keras and PyTorch
 
@@ -94,14 +95,10 @@ class Contender:
 
 
 def cold(model: str, picture: Path) -> float:
-    """Seconds of a whole process that reads one picture."""
-    code = (
-        "import sys; from rowwise.recognise import Recogniser; "
-        "print(Recogniser.load(sys.argv[1]).read(sys.argv[2]).digit)"
-    )
+    """Seconds of a whole process, `rowwise predict`, that reads one picture."""
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", code, model, str(picture)],
+        [sys.executable, "-m", "rowwise", "predict", str(picture), "--model", model],
         check=True, capture_output=True, timeout=LIMIT_S,
     )  # fmt: skip
     return time.perf_counter() - start
@@ -127,7 +124,7 @@ def measure(options: argparse.Namespace, results: dict[str, Any]) -> None:
                 take(one, times[one.label], options)
             for name, model in models(options).items():
                 seconds = times[f"rowwise:{name}"].setdefault("cold", [])
-                seconds.append(cold(model, folder / "digit.png"))
+                seconds += [cold(model, folder / "digit.png") for _ in range(COLD_TIMES)]
             say(f"round {turn + 1} of {options.rounds}")
         for one in contenders:
             one.stop()

@@ -360,6 +360,7 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "corruptions": lambda found: trial_tables.corruptions(found, table),
     "not_digits": lambda found: trial_tables.not_digits(found, table),
     "faithfulness": lambda found: trial_tables.faithfulness(found, table),
+    "learning": lambda found: trial_tables.learning(found, table),
     "reading": lambda found: trial_tables.reading(found, table, machine(found)),
     "serving": lambda found: serving_tables.serving(found, table, machine(found), shown),
 }

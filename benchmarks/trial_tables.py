@@ -208,6 +208,41 @@ def faithfulness(results: Results, table: Table) -> str:
     return f"{text}\n\n{table(header, rows)}"
 
 
+def learning(results: Results, table: Table) -> str:
+    """What was forgotten and learnt, by the number of corrections and the recipe."""
+    rows = []
+    for count in dict.fromkeys(one["corrections"] for one in results["lessons"]):
+        for recipe, rate in results["rates"].items():
+            lessons = [
+                one
+                for one in results["lessons"]
+                if (one["corrections"], one["recipe"]) == (count, recipe)
+            ]
+            rows.append([str(count), f"{rate:g} ({recipe})", *changes(lessons)])
+    text = (
+        f"Model {results['model']}; {results['misread']} of {results['held_out']:,} held-out "
+        f"digits are misread; {results['trials']} trials, each of other corrections and with "
+        f"another seed; {results['epochs']} epochs. Means over trials, least and most in brackets."
+    )
+    header = ["corrections", "learning rate", "others misread: before", "after"]
+    header += ["corrected read rightly, %", "moved and bent: before, %", "after, %"]
+    return f"{text}\n\n{table(header, rows)}"
+
+
+def changes(lessons: list[Results]) -> list[str]:
+    """The cells of several lessons of one kind."""
+
+    def over(when: str, what: str, *, wrong: bool = False) -> str:
+        parts = [one[when][what] for one in lessons]
+        values = [p["of"] - p["count"] if wrong else 100 * p["share"] for p in parts]
+        mean = sum(values) / len(values)
+        return f"{mean:.1f} ({min(values):g}–{max(values):g})"
+
+    others = [over(when, "others", wrong=True) for when in ("before", "after")]
+    again = [over(when, "again") for when in ("before", "after")]
+    return [*others, over("after", "corrected"), *again]
+
+
 def name(label: str) -> str:
     """A contender, PROGRAM:MODEL, as people know it."""
     program, _, model = label.partition(":")

@@ -25,7 +25,7 @@ from rowwise.train import Start, evaluate, fit
 trainer_or_skip()
 
 FIRST = made_study.dataset(shape=(28, 28), train=400, test=90)
-FINE = ("--set", "epochs=2", "--threads", "1", "--json")
+FINE = ("--threads", "1", "--json")
 
 
 def labelled(*digits: int) -> Labelled:
@@ -187,8 +187,11 @@ def test_training_starts_from_a_model_and_its_own_experiment(shipped, rowwise, t
     told = json.loads(Path("runs/rows-s0/run.json").read_text())
     assert told["initialised_from"] == "rows"
     own = Path("runs/rows-s0/experiment.json").read_text()
-    expected = Model.load("rows").network.experiment.with_overrides(["epochs=2"])
+    recipe = Model.load("rows").network.experiment
+    rate = recipe.optimizer.learning_rate / 10
+    expected = recipe.with_overrides(["epochs=2", f"optimizer.learning_rate={rate}"])
     assert json.loads(own) == json.loads(expected.model_dump_json())
+    assert f"going on from rows: epochs=2, learning rate {rate:g}" in answer.err
     assert rowwise("train", "--data", place).code == 2
 
 
@@ -223,7 +226,7 @@ def test_the_real_rows_learns_a_correction_and_forgets_nothing(home, mnist, tmp_
     few = mnist.train_images[:12_000], mnist.train_labels[:12_000]
     less = data.Dataset("few", *few, mnist.test_images, mnist.test_labels, DIGITS, "", "a" * 64)
     found = start.find("rows")
-    chosen = found.experiment.with_overrides(["epochs=2", "optimizer.learning_rate=0.0005"])
+    chosen = start.onward(found.experiment)
     result = fit(chosen, blend.add(less, part, name="mine"), init_from=found)
     after = evaluate(before.model.network, result.weights, mnist.test_images)[0].argmax(1)
     assert (after[misread] == mnist.test_labels[misread]).sum() >= 2

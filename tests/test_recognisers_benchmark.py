@@ -86,3 +86,30 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
 
     with pytest.raises(SystemExit, match="no finished run"):
         recognisers.finished(tmp_path)
+
+
+def test_what_is_learnt_from_corrections_is_told_before_and_after(results, monkeypatch):
+    import learning
+    import tables
+    import trial_tables
+
+    monkeypatch.setattr(learning, "mnist", lambda options: DATA)
+    options = argparse.Namespace(
+        model=str(results[0] / "small-s0"), error_rate=None, threads=1, seed=0, trials=2, copies=3,
+        quick=False,
+    )  # fmt: skip
+    told = json.loads(json.dumps(learning.measure(options)))
+    assert told["rates"] == {"gentle": 0.002, "own rate": 0.02}
+    assert [(one["corrections"], one["trial"]) for one in told["lessons"]] == [
+        (1, 0), (1, 0), (1, 1), (1, 1), (10, 0), (10, 0), (10, 1), (10, 1),
+    ]  # fmt: skip
+    for one in told["lessons"]:
+        taught = one["before"]["corrected"]
+        assert (taught["count"], taught["of"]) == (0, min(one["corrections"], told["misread"]))
+        others = one["before"]["others"]
+        assert others["of"] == told["held_out"] - taught["of"]
+        assert others["of"] - others["count"] == told["misread"] - taught["of"]
+        assert one["after"]["again"]["of"] == 3 * taught["of"]
+    text = trial_tables.learning(told, tables.table)
+    assert "| 1 | 0.002 (gentle) |" in text
+    assert "| 10 | 0.02 (own rate) |" in text

@@ -14,7 +14,7 @@ ExperimentFile = Annotated[
     str | None,
     typer.Argument(
         help="An experiment of a study that ships (lstm-tanh), or a TOML or JSON file; default: "
-        "that of --init-from."
+        "that of --init-from, for 2 epochs at a tenth of its learning rate."
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.")]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rowwise.config import Experiment
 from rowwise.data import Dataset
 from rowwise.errors import ModelError, RunError
 from rowwise.model import Model, shipped
 from rowwise.runs import Run
 from rowwise.train import Start
+
+MORE_EPOCHS = 2
+GENTLER = 10  # times less than the learning rate that the weights were learnt with
 
 
 def find(place: str) -> Start:
@@ -29,6 +33,28 @@ def find(place: str) -> Start:
     model = Model.load(place)
     network = model.network
     return Start(model.weights, place, network.experiment, model.classes, network.shape)
+
+
+def onward(experiment: Experiment) -> Experiment:
+    """The recipe by which what this one taught is added to: a few epochs at a gentler rate.
+
+    At the full rate a network first loses some of what it knew; see docs/decisions/0014. What is
+    published for the experiment is not to be compared with the outcome, and left out.
+    """
+    optimizer = experiment.optimizer
+    rate = optimizer.learning_rate / GENTLER
+    changed = {
+        "epochs": min(MORE_EPOCHS, experiment.epochs),
+        "optimizer": optimizer.model_copy(update={"learning_rate": rate}),
+        "published": None,
+    }
+    return experiment.model_copy(update=changed)
+
+
+def sentence(start: Start, chosen: Experiment) -> str:
+    """What a training says that goes on from a start by its recipe."""
+    rate = chosen.optimizer.learning_rate
+    return f"going on from {start.source}: epochs={chosen.epochs}, learning rate {rate:g}"
 
 
 def check(start: Start, data: Dataset) -> None:

@@ -116,6 +116,8 @@ def train(
         starts.check(start, loaded)
     if summary:
         return _tell_network(chosen, loaded, as_json=as_json)
+    if start is not None and experiment is None:
+        teller.say(starts.sentence(start, chosen))
     folder = out / f"{chosen.name}-s{chosen.seed}"
     callbacks: list[Any] = [teller]
     if tensorboard:
@@ -254,6 +256,7 @@ def _study(file: str) -> Study:
 
 
 def _experiment(name: str | None, start: Start | None) -> Experiment:
+    from rowwise import start as starts
     from rowwise.config import Experiment, shipped_studies
 
     if name is None:
@@ -261,7 +264,7 @@ def _experiment(name: str | None, start: Start | None) -> Experiment:
             missing = TyperException("Missing argument 'experiment', or --init-from in its place")
             missing.exit_code = 2
             raise missing
-        return start.experiment
+        return starts.onward(start.experiment)
     known = {e.name: e for s in shipped_studies().values() for e in s.experiments}
     return known.get(name) or Experiment.from_file(_file(name, "an experiment", known))
 
