@@ -48,7 +48,7 @@ docs: $(VENV)/test  ## rewrite the generated parts of the documentation
 	$(BIN)/python docs/make_readme.py
 	$(BIN)/python docs/make_serving.py
 
-bench: $(VENV)/bench  ## measure against the peers, and what the models read (two hours; BENCH_FLAGS=--quick)
+bench: $(VENV)/bench  ## measure against the peers, and what the models read (three hours; BENCH_FLAGS=--quick)
 	@for part in training inference time_to_accuracy scaling whole_study footprint reading serving; do \
 	  $(BIN)/python benchmarks/$$part.py --peers-python $(VENV)/bench/bin/python $(BENCH_FLAGS) || exit 1; \
 	done

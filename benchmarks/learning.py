@@ -20,6 +20,7 @@ a model's accuracy.
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -32,8 +33,9 @@ from trials import VALIDATION, head, mnist, parse, parser, recogniser, share
 
 from rowwise import augment, blend, corrections, data, start
 from rowwise.config import Augmentation, Experiment
-from rowwise.data import Dataset, Labelled
-from rowwise.train import Start, beliefs, fit
+from rowwise.data import Dataset
+from rowwise.network import Weights
+from rowwise.train import beliefs, fit
 
 COUNTS = (1, 10)  # corrected digits
 STREAM = 0x1EA2
@@ -41,63 +43,70 @@ STREAM = 0x1EA2
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Both recipes, every number of corrections, every trial."""
-    whole = mnist(options)
-    found = start.find(options.model)
+    whole, found, model = mnist(options), start.find(options.model), recogniser(options)
     _, held = data.split(whole.train_labels, share=VALIDATION)
     images, labels = whole.train_images[held], whole.train_labels[held]
-    misread = np.flatnonzero(read(found, found.weights, images, options) != labels)
-    results = head(recogniser(options), options) | {"copies": options.copies, "held_out": len(held)}
-    results |= {"misread": len(misread), "trials": options.trials, "quick": options.quick}
+
+    def answers(weights: Weights, pictures: Any) -> Any:
+        told, _ = beliefs(model.model.network, weights, pictures, threads=options.threads)
+        return told[:, -1].argmax(1)
+
+    misread = np.flatnonzero(answers(found.weights, images) != labels)
     gentle = start.onward(found.experiment)
-    recipes = {"gentle": gentle, "own rate": at_own_rate(gentle, found.experiment)}
-    results["epochs"] = gentle.epochs
-    results["rates"] = {name: each.optimizer.learning_rate for name, each in recipes.items()}
-    results["lessons"] = []
-    for count in COUNTS:
-        for trial in range(options.trials):
-            rng = np.random.default_rng([STREAM, options.seed, count, trial])
-            chosen = np.sort(rng.permutation(misread)[:count])
-            taught = images[chosen], labels[chosen]
-            copies = moved(*taught, found.experiment, options.copies, rng)
-            judged = {
-                "others": (np.delete(images, chosen, 0), np.delete(labels, chosen)),
-                "corrected": taught,
-                "again": copies,
+    own = gentle.with_overrides(
+        [f"optimizer.learning_rate={found.experiment.optimizer.learning_rate}"]
+    )
+    recipes = {"gentle": gentle, "own rate": own}
+    results = head(model, options) | {
+        "quick": options.quick,
+        "held_out": len(held),
+        "misread": len(misread),
+        "trials": options.trials,
+        "copies": options.copies,
+        "epochs": gentle.epochs,
+        "rates": {name: each.optimizer.learning_rate for name, each in recipes.items()},
+        "lessons": [],
+    }
+    for count, trial in itertools.product(COUNTS, range(options.trials)):
+        rng = np.random.default_rng([STREAM, options.seed, count, trial])
+        chosen = np.sort(rng.permutation(misread)[:count])
+        taught = images[chosen], labels[chosen]
+        judged = {
+            "others": (np.delete(images, chosen, 0), np.delete(labels, chosen)),
+            "corrected": taught,
+            "again": moved(*taught, found.experiment, options.copies, rng),
+        }
+
+        def right(weights: Weights, parts: dict[str, Any] = judged) -> dict[str, Any]:
+            return {
+                what: share(int((answers(weights, pictures) == truth).sum()), len(truth))
+                for what, (pictures, truth) in parts.items()
             }
-            lesson = learn(whole, taught, options)
-            for name, recipe in recipes.items():
-                seeded = recipe.with_overrides([f"seed={options.seed + trial}"])
-                begun = time.perf_counter()
-                result = fit(seeded, lesson, init_from=found, threads=options.threads)
-                one = {"corrections": count, "trial": trial, "recipe": name}
-                one["seconds"] = round(time.perf_counter() - begun, 1)
-                for when, weights in (("before", found.weights), ("after", result.weights)):
-                    one[when] = {
-                        what: right(found, weights, *part, options) for what, part in judged.items()
-                    }
-                say(f"{count} corrected, trial {trial}, {name}: {told(one)}")
-                results["lessons"].append(one)
+
+        before, lesson = right(found.weights), joined(whole, *taught, options)
+        for name, recipe in recipes.items():
+            seeded = recipe.with_overrides([f"seed={options.seed + trial}"])
+            begun = time.perf_counter()
+            result = fit(seeded, lesson, init_from=found, threads=options.threads)
+            one = {"corrections": count, "trial": trial, "recipe": name}
+            one["seconds"] = round(time.perf_counter() - begun, 1)
+            one |= {"before": before, "after": right(result.weights)}
+            say(f"{count} corrected, trial {trial}, {name}: {told(one)}")
+            results["lessons"].append(one)
     return results
 
 
-def at_own_rate(gentle: Experiment, own: Experiment) -> Experiment:
-    """The gentle recipe at the rate that the model was trained with."""
-    return gentle.with_overrides([f"optimizer.learning_rate={own.optimizer.learning_rate}"])
-
-
-def learn(whole: Dataset, taught: tuple[Any, Any], options: argparse.Namespace) -> Dataset:
+def joined(whole: Dataset, images: Any, labels: Any, options: argparse.Namespace) -> Dataset:
     """MNIST and the corrected digits, by way of the folder that a person's corrections lie in."""
     if options.quick:
         few = whole.train_images[:2000], whole.train_labels[:2000]
         whole = Dataset("few", *few, whole.test_images, whole.test_labels, whole.classes, "", "")
+    classes = whole.classes
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "mine"
-        for digit, label in zip(*taught, strict=True):
-            name = whole.classes[label]
-            corrections.keep(place, digit, label=name, classes=whole.classes)
-        kept: Labelled = data.load_labelled(
-            place, classes=whole.classes, shape=whole.shape, part="train"
-        )
+        for digit, label in zip(images, labels, strict=True):
+            corrections.keep(place, digit, label=classes[label], classes=classes)
+        kept = data.load_labelled(place, classes=classes, shape=whole.shape, part="train")
         return blend.add(whole, kept, name="mine")
 
 
@@ -107,21 +116,6 @@ def moved(
     """Each digit so many times, moved and bent."""
     how = experiment.augmentation or Augmentation(rotation_deg=10.0, scale=0.1, shift_px=1.0)
     return augment.move(np.repeat(images, copies, 0), how, rng), np.repeat(labels, copies)
-
-
-def read(found: Start, weights: Any, images: Any, options: argparse.Namespace) -> Any:
-    """The answers, int64 [N]."""
-    from rowwise.network import Network
-
-    network = Network(found.experiment, found.shape, len(found.classes))
-    return beliefs(network, weights, images, threads=options.threads)[0][:, -1].argmax(1)
-
-
-def right(
-    found: Start, weights: Any, images: Any, labels: Any, options: argparse.Namespace
-) -> dict[str, Any]:
-    """How many are read rightly."""
-    return share(int((read(found, weights, images, options) == labels).sum()), len(labels))
 
 
 def told(one: dict[str, Any]) -> str:

@@ -375,7 +375,7 @@ def _pdf_pages(file: BinaryIO, name: str) -> Iterator[Picture]:
 
 
 def _large_webp(file: BinaryIO, name: str, columns: int, rows: int, orientation: int) -> Picture:
-    """The first frame of a WebP file, by a decoder that takes a quarter of the memory."""
+    """The first frame of a WebP file, by a decoder that holds its pixels once."""
     import cv2
 
     file.seek(0)
