@@ -121,7 +121,7 @@ def test_fastapi_would_answer_the_same(client):
 
 def test_an_explanation_holds_all_of_the_librarys(client, readers):
     told = client.post(f"{READ}?explain=true", png(PAGE)).json()["explanation"]
-    why = readers["best"].read(PAGE).explain()
+    why = readers["best"].explain(PAGE)
     assert [step["name"] for step in told["steps"]] == [step.name for step in why.steps]
     assert (told["rows"], told["columns"]) == (28, 28)
     np.testing.assert_allclose(told["ink"], why.ink, atol=1e-5)
@@ -147,7 +147,7 @@ def test_a_picture_of_colours_keeps_them(client):
 def test_a_flip_is_read_again(client, readers):
     told = client.post(f"{READ}?flip=true", png(FIELD)).json()
     assert "explanation" not in told
-    found = readers["best"].read(FIELD).flip()
+    found = readers["best"].flip(FIELD)
     if found is None:
         assert told["flip"] is None
         assert told["why_no_flip"]

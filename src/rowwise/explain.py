@@ -67,12 +67,14 @@ class Explanation:
     why_no_neighbours: str
 
 
-def explain(recogniser: Recogniser, reading: Reading, picture: Picture) -> Explanation:
-    """Explain a reading of `picture` by `recogniser`.
+def explain(recogniser: Recogniser, picture: Picture) -> Explanation:
+    """Explain how `recogniser` reads `picture`.
 
     Raises ModelError where no model that reads row by row can be had.
     """
-    steps, classes = image.normalise(picture, steps=True).steps, recogniser.model.classes
+    normalised = image.normalise(picture, steps=True)
+    reading = recogniser.read_normalised(normalised, picture.name, picture.page)
+    steps, classes = normalised.steps, recogniser.model.classes
     if reading.picture is None or reading.digit is None:
         beliefs = np.zeros((0, len(classes)), np.float32)
         ink = np.zeros(recogniser.model.network.shape, np.float32)

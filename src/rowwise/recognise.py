@@ -1,13 +1,12 @@
-"""Recognising: any picture of a digit -> a `Reading` that knows how sure it is, and can say why."""
+"""Recognising: any picture of a digit -> a `Reading` that knows how sure it is."""
 
 from __future__ import annotations
 
-import io
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -16,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import calibration, engines, image, image_files, pixels
-from rowwise.errors import ModelError, RowwiseError
+from rowwise.errors import ModelError, PictureError, RowwiseError
 from rowwise.image import Normalised
 from rowwise.image_files import Picture
-from rowwise.model import DEFAULT, Model
+from rowwise.model import DEFAULT, Model, shipped
 
 if TYPE_CHECKING:
     from rowwise.explain import Explanation
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
-
-Again = Callable[[], Picture]  # decodes the picture once more
 
 ARRAY = "array"
 ERROR_RATE = 0.001  # among accepted readings, unless another one is asked for
@@ -41,7 +38,7 @@ UNSURE = "not sure: {confidence:.2%} is below the {threshold:.2%} from which on 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a model read in a picture.
+    """What a model read in a picture: plain data, which can be copied, pickled and sent.
 
     `digit` is the place of the class (of digits: the digit), or None where no ink was found;
     `label` the class' name. `probabilities` float32 [C] are calibrated, `confidence` is the
@@ -58,29 +55,6 @@ class Reading:
     picture: Bytes | None
     name: str = ""
     page: int = 1
-    _recogniser: Recogniser | None = field(default=None, repr=False)
-    _again: Again | None = field(default=None, repr=False)
-
-    def explain(self) -> Explanation:
-        """Why it was read so: see `explain.Explanation`. Decodes the picture once more.
-
-        Raises PictureError where it cannot be decoded any more.
-        """
-        from rowwise.explain import explain
-
-        assert self._recogniser is not None
-        assert self._again is not None
-        return explain(self._recogniser, self, self._again())
-
-    def flip(self) -> Flip | None:
-        """A small change of ink that makes the model read another digit: see `flip.flip`.
-
-        None where none was found, or nothing was read.
-        """
-        from rowwise.flip import flip
-
-        assert self._recogniser is not None
-        return None if self.picture is None else flip(self._recogniser, self.picture)
 
 
 class Outcome(NamedTuple):
@@ -99,7 +73,6 @@ class Prepared(NamedTuple):
     page: int
     normalised: Normalised | None
     error: RowwiseError | None
-    again: Again | None
 
 
 class Recogniser:
@@ -108,6 +81,9 @@ class Recogniser:
     `error_rate` is the promise that `Reading.accepted` keeps; None takes one in a thousand where
     the model has it, and accepts whatever has ink where it has none (`threshold` is then None).
     Raises ModelError where the model has no such promise, EngineError where no engine can read.
+
+    It is pickled and copied by what it was loaded from and how, and loads that anew; one that was
+    made of a `Model` is with the model.
     """
 
     def __init__(
@@ -132,6 +108,8 @@ class Recogniser:
                 f"got {error_rate:g}"
             )
         self.threshold = promise.confidence if promise else None
+        self._origin: Model | str | Path = model
+        self._asked = {"error_rate": error_rate, "engine": engine, "threads": threads}
         self._companions: dict[str, Recogniser] = {}
         self._turn = threading.Lock()
 
@@ -145,7 +123,12 @@ class Recogniser:
         threads: int | None = None,
     ) -> Self:
         """The model of that name, file or run's folder; see `Model.load` and the class."""
-        return cls(Model.load(place), error_rate=error_rate, engine=engine, threads=threads)
+        found = cls(Model.load(place), error_rate=error_rate, engine=engine, threads=threads)
+        found._origin = place if str(place) in shipped() else Path(place).absolute()
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self._origin, self._asked)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -156,17 +139,16 @@ class Recogniser:
         `image_files.pictures`. Raises PictureError where it is none that can be decoded.
         """
         if isinstance(source, np.ndarray):
-            normalised = image.normalise(source)
-            name, page, again = ARRAY, 1, partial(image_files.picture, source)
-        else:
-            kept = _kept(source)
-            picture = _first(kept)
-            normalised = image.normalise(picture)
-            name, page, again = picture.name, picture.page, partial(_page, kept, picture.page)
+            return self.read_normalised(image.normalise(source), ARRAY)
+        picture = image_files.picture(source)
+        return self.read_normalised(image.normalise(picture), picture.name, picture.page)
+
+    def read_normalised(self, normalised: Normalised, name: str, page: int = 1) -> Reading:
+        """Read what was made of a picture, page `page` of what is called `name`."""
         if normalised.digit is None:
-            return self._without_ink(normalised.reason, name, page, again)
+            return self._without_ink(normalised.reason, name, page)
         told = self.probabilities(self.fitted(normalised.digit[None]))[0]
-        return self._reading(normalised.digit, told, name, page, again)
+        return self._reading(normalised.digit, told, name, page)
 
     def read_many(self, sources: Iterable[Any] | Array) -> list[Reading]:
         """Read one digit in each of many pictures, in their order; see `read`.
@@ -217,9 +199,9 @@ class Recogniser:
                 continue
             digit = one.normalised.digit
             if digit is None:
-                reading = self._without_ink(one.normalised.reason, one.name, one.page, one.again)
+                reading = self._without_ink(one.normalised.reason, one.name, one.page)
             else:
-                reading = self._reading(digit, next(told), one.name, one.page, one.again)
+                reading = self._reading(digit, next(told), one.name, one.page)
             yield Outcome(one.name, one.page, reading, None)
 
     def probabilities(self, digits: Bytes) -> Probabilities:
@@ -240,6 +222,29 @@ class Recogniser:
                 self._companions[name] = one
             return self._companions[name]
 
+    # --- reasons ------------------------------------------------------------------------------
+
+    def explain(self, source: Any, *, page: int = 1) -> Explanation:
+        """Why a picture is read as it is: see `explain.Explanation`, which has the reading too.
+
+        `source` is what `read` takes. Raises PictureError where it, or its page, cannot be decoded,
+        and ModelError where no model that reads row by row can be had.
+        """
+        from rowwise.explain import explain
+
+        return explain(self, _decoded(source, page))
+
+    def flip(self, source: Any, *, page: int = 1) -> Flip | None:
+        """A small change of ink that makes the model read another digit: see `flip.flip`.
+
+        `source` is what `read` takes. None where none was found, or nothing is read. Raises
+        PictureError where it, or its page, cannot be decoded.
+        """
+        from rowwise.flip import flip
+
+        seen = self.read(_decoded(source, page)).picture
+        return None if seen is None else flip(self, seen)
+
     # --- from pictures to readings ------------------------------------------------------------
 
     def _read_array(self, arrays: Array) -> list[Reading]:
@@ -251,12 +256,10 @@ class Recogniser:
         told = self.probabilities(self.fitted(digits))
         readings = []
         for i, there in enumerate(found.tolist()):
-            again = partial(image_files.picture, arrays[i])
             if there:
-                one = self._reading(digits[i], told[i], ARRAY, 1, again)
+                readings.append(self._reading(digits[i], told[i], ARRAY, 1))
             else:
-                one = self._without_ink(image.NO_INK, ARRAY, 1, again)
-            readings.append(one)
+                readings.append(self._without_ink(image.NO_INK, ARRAY, 1))
         return readings
 
     def fitted(self, digits: Bytes) -> Bytes:
@@ -269,26 +272,17 @@ class Recogniser:
         small = [cv2.resize(d, (columns, rows), interpolation=cv2.INTER_AREA) for d in digits]
         return np.asarray(small, np.uint8).reshape(-1, rows, columns)
 
-    def _reading(
-        self,
-        digit: Bytes,
-        probabilities: Probabilities,
-        name: str,
-        page: int,
-        again: Again | None,
-    ) -> Reading:
+    def _reading(self, digit: Bytes, probabilities: Probabilities, name: str, page: int) -> Reading:
         best = int(probabilities.argmax())
         confidence = float(probabilities[best])
         accepted = self.threshold is None or confidence >= self.threshold
         reason = "" if accepted else UNSURE.format(confidence=confidence, threshold=self.threshold)
         label = self.model.classes[best]
-        return Reading(
-            best, label, confidence, probabilities, accepted, reason, digit, name, page, self, again
-        )
+        return Reading(best, label, confidence, probabilities, accepted, reason, digit, name, page)
 
-    def _without_ink(self, reason: str, name: str, page: int, again: Again | None) -> Reading:
+    def _without_ink(self, reason: str, name: str, page: int) -> Reading:
         nothing = np.zeros(len(self.model.classes), np.float32)
-        return Reading(None, "", 0.0, nothing, False, reason, None, name, page, self, again)
+        return Reading(None, "", 0.0, nothing, False, reason, None, name, page)
 
 
 def prepare(
@@ -300,43 +294,32 @@ def prepare(
     """
     found: list[Prepared] = []
     name = image_files.name_of(source)
+    decode = image_files.pictures if pages else _first
     try:
-        kept = _kept(source)
-        for picture in _pictures(kept, max_pixels) if pages else [_first(kept, max_pixels)]:
-            normalised, again = image.normalise(picture), partial(_page, kept, picture.page)
-            found.append(Prepared(picture.name, picture.page, normalised, None, again))
+        for picture in decode(source, max_pixels=max_pixels):
+            found.append(Prepared(picture.name, picture.page, image.normalise(picture), None))
     except RowwiseError as error:
-        found.append(Prepared(name, len(found) + 1, None, error, None))
+        found.append(Prepared(name, len(found) + 1, None, error))
     return found
 
 
-class _Content:
-    """What an open file held: it can be read once, its picture may be asked for again."""
-
-    def __init__(self, file: Any) -> None:
-        self._data, self._name = image_files.content(file), image_files.name_of(file)
-
-    def opened(self) -> io.BytesIO:
-        file = io.BytesIO(self._data)
-        file.name = self._name
-        return file
+def _first(source: Any, *, max_pixels: int) -> Iterator[Picture]:
+    yield image_files.picture(source, max_pixels=max_pixels)
 
 
-def _kept(source: Any) -> Any:
-    """The source as it can be decoded again: an open file by its content, all else as it is."""
-    return _Content(source) if hasattr(source, "read") else source
+def _decoded(source: Any, page: int) -> Picture:
+    """One page of what `read` takes, counted from 1."""
+    if page == 1:
+        return image_files.picture(source)
+    with closing(image_files.pictures(source)) as pages:
+        found = next((one for one in pages if one.page == page), None)
+    if found is None:
+        raise PictureError(f"{image_files.name_of(source)}: has no page {page}; name one it has")
+    return found
 
 
-def _pictures(source: Any, max_pixels: int = pixels.MAX_PIXELS) -> Iterator[Picture]:
-    opened = source.opened() if isinstance(source, _Content) else source
-    return image_files.pictures(opened, max_pixels=max_pixels)
-
-
-def _first(source: Any, max_pixels: int = pixels.MAX_PIXELS) -> Picture:
-    opened = source.opened() if isinstance(source, _Content) else source
-    return image_files.picture(opened, max_pixels=max_pixels)
-
-
-def _page(source: Any, page: int) -> Picture:
-    """Decode one page anew: files are not kept in memory decoded, for their pictures are large."""
-    return next(one for one in _pictures(source) if one.page == page)
+def _restored(
+    kind: type[Recogniser], origin: Model | str | Path, asked: dict[str, Any]
+) -> Recogniser:
+    """A recogniser as it was made before it was pickled."""
+    return kind(origin, **asked) if isinstance(origin, Model) else kind.load(origin, **asked)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rowwise import options
-from rowwise.errors import ConfigError, PictureError
+from rowwise.errors import ConfigError, PictureError, RowwiseError
 
 if TYPE_CHECKING:
     from rowwise.model import Model
     from rowwise.readings import Form
-    from rowwise.recognise import Outcome
+    from rowwise.recognise import Outcome, Recogniser
 
 Item = TypeVar("Item")
 
@@ -60,9 +60,10 @@ def predict(
         form = "table"
     with _libraries_silenced():
         sources = _shown(_opened(places), len(places), quiet=quiet)
-        outcomes = recogniser.read_each(sources, pages=not (first_page or explain))
-        if explain is not None:
-            outcomes = _explained(outcomes, explain)
+        if explain is None:
+            outcomes = recogniser.read_each(sources, pages=not first_page)
+        else:
+            outcomes = _explained(recogniser, sources, explain)
         count, failed = readings.tell(outcomes, form=form, classes=recogniser.model.classes)
     if failed:
         of = "the picture" if count == 1 else f"{failed:,} of {count:,} pictures"
@@ -191,18 +192,23 @@ def _check_explained(out: Path, places: Sequence[str]) -> None:
         raise ConfigError(f"--explain takes one picture, got {len(places)}; name one file")
 
 
-def _explained(outcomes: Iterable[Outcome], out: Path) -> Iterator[Outcome]:
-    """The outcomes; the reading among them is explained in a file."""
-    from rowwise import why
+def _explained(recogniser: Recogniser, sources: Iterable[Any], out: Path) -> Iterator[Outcome]:
+    """The outcome of each source; its reading is explained in a file."""
+    from rowwise import image_files, why
+    from rowwise.recognise import Outcome
 
-    for outcome in outcomes:
-        if outcome.reading is not None:
-            explanation = outcome.reading.explain()
-            why.write(explanation, out)
-            for remark in filter(None, {explanation.remark, explanation.why_no_neighbours}):
-                if outcome.reading.digit is not None:
-                    print(f"{out}: {remark}", file=sys.stderr)
-        yield outcome
+    for source in sources:
+        try:
+            picture = image_files.picture(source)
+        except RowwiseError as error:
+            yield Outcome(image_files.name_of(source), 1, None, error)
+            continue
+        explanation = recogniser.explain(picture)
+        why.write(explanation, out)
+        for remark in filter(None, {explanation.remark, explanation.why_no_neighbours}):
+            if explanation.reading.digit is not None:
+                print(f"{out}: {remark}", file=sys.stderr)
+        yield Outcome(picture.name, picture.page, explanation.reading, None)
 
 
 # --- models -------------------------------------------------------------------------------------
