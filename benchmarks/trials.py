@@ -86,7 +86,7 @@ def head(model: Recogniser, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _promised(model: Recogniser, options: argparse.Namespace) -> float | None:
-    from rowwise.recognise import ERROR_RATE
+    from rowwise.model import ERROR_RATE
 
     if model.threshold is None:
         return None
@@ -142,7 +142,7 @@ def verdict(model: Recogniser, probabilities: Any) -> Told:
     """The answer of one picture's probabilities, float [C]."""
     best = int(probabilities.argmax())
     confidence = float(probabilities[best])
-    accepted = model.threshold is None or confidence >= model.threshold
+    accepted = model.threshold is not None and confidence >= model.threshold
     return Told(best, confidence, accepted)
 
 

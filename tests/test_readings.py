@@ -19,7 +19,7 @@ from rowwise.recognise import Outcome, Recogniser
 @pytest.fixture(scope="module")
 def outcomes() -> list[Outcome]:
     promise = made_models.PROMISE.model_copy(update={"confidence": 1.0})
-    sure = Recogniser(made_models.best(), threads=1)
+    sure = Recogniser(made_models.best(promises=(made_models.PROMISE,)), threads=1)
     unsure = Recogniser(made_models.best(promises=(promise,)), threads=1)
     error = PictureError("a\tb\n.png: expected a picture, found an empty file; save it again")
     return [

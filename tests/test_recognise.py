@@ -259,9 +259,49 @@ def test_the_promise_decides_what_is_accepted():
     assert f"{sure:.2%}" in reading.reason
 
 
-def test_without_a_promise_ink_is_accepted_and_no_error_rate_can_be_asked_for(reader):
+WEAK = tuple(
+    made_models.PROMISE.model_copy(update={"error_rate": rate, "confidence": 0.0})
+    for rate in (0.005, 0.01)
+)
+
+
+@pytest.mark.parametrize(
+    ("promises", "said"),
+    [
+        ((), "promises no error rate; calibrate it with rowwise pack"),
+        (WEAK, "promises 0.5 %, 1 %, not 0.1 %; choose one with --error-rate"),
+    ],
+)
+def test_without_the_promise_nothing_is_accepted(promises, said):
+    reader = Recogniser(made_models.best(promises=promises), threads=1)
     assert reader.threshold is None
+    many = reader.read_many(np.stack([field(d) for d in range(10)]))
+    for reading in (reader.read(PAGE), reader.read(field(3)), *many):
+        assert reading.digit is not None
+        assert not reading.accepted
+        assert reading.reason == f"not accepted: the model {said}"
+
+
+def test_a_weaker_promise_is_taken_where_it_is_asked_for():
+    reader = Recogniser(made_models.best(promises=WEAK), error_rate=0.01, threads=1)
     assert reader.read(PAGE).accepted
+    assert reader.read(PAGE).reason == ""
+
+
+def test_thresholds_for_another_way_of_reading_accept_nothing(monkeypatch):
+    model = made_models.best(promises=(made_models.PROMISE, *WEAK))
+    assert Recogniser(model, threads=1).threshold is not None
+    for reader, age in ((image.READER + 1, "an older way"), (image.READER - 1, "a newer way")):
+        with monkeypatch.context() as patch:
+            patch.setattr(image, "READER", reader)
+            reading = Recogniser(model, threads=1).read(PAGE)
+            assert not reading.accepted
+            assert f"set for {age} of reading pictures; calibrate it anew" in reading.reason
+            with pytest.raises(ModelError, match=rf"promises \(none\), got 0.01; .* {age}"):
+                Recogniser(model, error_rate=0.01)
+
+
+def test_no_error_rate_can_be_asked_for_that_is_not_promised(reader):
     with pytest.raises(ModelError, match=r"the model best promises \(none\), got 0.001"):
         Recogniser(reader.model, error_rate=0.001)
     with pytest.raises(ModelError, match=r"promises \(0.001\), got 0.01"):
@@ -342,10 +382,9 @@ def test_readings_come_from_other_processes():
     pages = [page(d) for d in (1, 2, 3)]
     reader = Recogniser(model, engine="plain", threads=1)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for reading, other in zip(
-            map(reader.read, pages), pool.map(reader.read, pages), strict=True
-        ):
-            check_same(reading, other)
+        others = list(pool.map(reader.read, pages))
+    for one, other in zip(pages, others, strict=True):
+        check_same(reader.read(one), other)
 
 
 @pytest.mark.parametrize("way", COPIES)

@@ -17,7 +17,7 @@ import pytest
 from made_models import page
 from PIL import Image
 
-from rowwise import recognition
+from rowwise import image, recognition
 from rowwise.errors import ConfigError, PictureError
 from rowwise.recognise import Recogniser
 
@@ -252,7 +252,7 @@ def test_models_without_any_says_so(rowwise, tmp_path, monkeypatch):
     assert json.loads(rowwise("models", "--json").out) == []
 
 
-def test_a_card_says_what_is_known(rowwise, tmp_path):
+def test_a_card_says_what_is_known(rowwise, tmp_path, monkeypatch):
     figures = (("MNIST test accuracy", 0.9931), ("expected calibration error", 0.0042))
     card = {"data": "mnist", "seed": 7, "version": "0.3.0", "temperature": 1.25}
     model = made_models.rows(promises=(made_models.PROMISE,), figures=figures, **card)
@@ -262,7 +262,13 @@ def test_a_card_says_what_is_known(rowwise, tmp_path):
                  "5,800 were accepted", "1 of them misread", "99.31", "0.42", "GRU"):  # fmt: skip
         assert part in told
     made_models.rows().save(tmp_path / "plain.safetensors")
-    assert "promises no error rate" in rowwise("models", tmp_path / "plain.safetensors").out
+    told = rowwise("models", tmp_path / "plain.safetensors").out
+    assert "no reading is accepted unless --error-rate says so: the model promises no" in told
+    with monkeypatch.context() as patch:
+        patch.setattr(image, "READER", image.READER + 1)
+        told = rowwise("models", tmp_path / "mine.safetensors").out
+        assert "thresholds were set for an older way" in told
+        assert "promise: " not in told
     tree = json.loads(rowwise("models", tmp_path / "mine.safetensors", "--json").out)
     assert tree["figures"] == dict(figures)
     assert rowwise("models", "bets").code == 1

@@ -92,8 +92,9 @@ def _model(name: str) -> Check:
     except RowwiseError as error:
         return Check("model", name, False, str(error))
     told = f"{found.network.count:,} parameters"
-    promised = ", ".join(f"{100 * one.error_rate:g} %" for one in found.card.promises)
-    return Check("model", name, True, f"{told}, promises {promised}" if promised else told)
+    promised = ", ".join(f"{100 * one.error_rate:g} %" for one in found.card.kept)
+    told += f", promises {promised}" if promised else f"; {found.card.why_not()}"
+    return Check("model", name, True, told)
 
 
 def _formats() -> list[Check]:

@@ -132,7 +132,8 @@ ErrorRate = Annotated[
     typer.Option(
         "--error-rate",
         help="Accept readings so that at most this share of them is wrong, as the model promises "
-        "it (rowwise models tells which it does); default: 0.001.",
+        "it (rowwise models tells which it does); default: 0.001, and no reading is accepted where "
+        "the model does not promise that.",
     ),
 ]
 ExplainOut = Annotated[

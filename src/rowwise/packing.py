@@ -13,12 +13,12 @@ from rowwise._version import __version__
 from rowwise.config import Augmentation
 from rowwise.data import Dataset
 from rowwise.errors import ModelError
-from rowwise.model import Card, Model, Promise
+from rowwise.model import ERROR_RATE, Card, Model, Promise
 from rowwise.runs import Run
 
 Array = NDArray[Any]
 
-ERROR_RATES = (0.0005, 0.001, 0.002, 0.005, 0.01)
+ERROR_RATES = (0.0005, ERROR_RATE, 0.002, 0.005, 0.01)
 LEVEL = 0.95
 COVERAGES = tuple(np.linspace(0.6, 1.0, 81).tolist())
 DISTORTED = 20_000  # training pictures whose confidences give the candidates

@@ -18,7 +18,7 @@ from rowwise import calibration, engines, image, image_files, pixels
 from rowwise.errors import ModelError, PictureError, RowwiseError
 from rowwise.image import Normalised
 from rowwise.image_files import Picture
-from rowwise.model import DEFAULT, Model, shipped
+from rowwise.model import DEFAULT, ERROR_RATE, Model, shipped
 
 if TYPE_CHECKING:
     from rowwise.explain import Explanation
@@ -29,7 +29,6 @@ Bytes = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 
 ARRAY = "array"
-ERROR_RATE = 0.001  # among accepted readings, unless another one is asked for
 # Pictures that are decoded before they are read together: few at first, so that the first reading
 # comes soon, then more, so that the engine has its fill.
 FIRST_WINDOW, LARGEST_WINDOW = 8, 256
@@ -78,8 +77,9 @@ class Prepared(NamedTuple):
 class Recogniser:
     """Reads pictures with one model. Safe to be used by several threads, which may share one.
 
-    `error_rate` is the promise that `Reading.accepted` keeps; None takes one in a thousand where
-    the model has it, and accepts whatever has ink where it has none (`threshold` is then None).
+    `error_rate` is the promise that `Reading.accepted` keeps; None takes one in a thousand. Where
+    the model does not promise that, no reading is accepted (`threshold` is then None), and the
+    reason names the error rates that it promises: a weaker one is taken where it is asked for.
     Raises ModelError where the model has no such promise, EngineError where no engine can read.
 
     It is pickled and copied by what it was loaded from and how, and loads that anew; one that was
@@ -102,10 +102,11 @@ class Recogniser:
         )
         promise = model.card.promise(ERROR_RATE if error_rate is None else error_rate)
         if promise is None and error_rate is not None:
-            made = ", ".join(f"{one.error_rate:g}" for one in model.card.promises) or "none"
+            made = ", ".join(f"{one.error_rate:g}" for one in model.card.kept) or "none"
+            old = f"; {model.card.why_not(error_rate)}" if not model.card.kept else ""
             raise ModelError(
                 f"an error rate is one that the model {model.name} promises ({made}), "
-                f"got {error_rate:g}"
+                f"got {error_rate:g}{old}"
             )
         self.threshold = promise.confidence if promise else None
         self._origin: Model | str | Path = model
@@ -275,10 +276,19 @@ class Recogniser:
     def _reading(self, digit: Bytes, probabilities: Probabilities, name: str, page: int) -> Reading:
         best = int(probabilities.argmax())
         confidence = float(probabilities[best])
-        accepted = self.threshold is None or confidence >= self.threshold
-        reason = "" if accepted else UNSURE.format(confidence=confidence, threshold=self.threshold)
+        reason = self._doubt(confidence)
         label = self.model.classes[best]
-        return Reading(best, label, confidence, probabilities, accepted, reason, digit, name, page)
+        return Reading(
+            best, label, confidence, probabilities, not reason, reason, digit, name, page
+        )
+
+    def _doubt(self, confidence: float) -> str:
+        """Why a reading of this confidence is not accepted; empty where it is."""
+        if self.threshold is None:
+            return f"not accepted: {self.model.card.why_not()}"
+        if confidence >= self.threshold:
+            return ""
+        return UNSURE.format(confidence=confidence, threshold=self.threshold)
 
     def _without_ink(self, reason: str, name: str, page: int) -> Reading:
         nothing = np.zeros(len(self.model.classes), np.float32)

@@ -219,7 +219,7 @@ def _print_models(found: Sequence[Model]) -> None:
 
     table = listing.headed("model", ">parameters", ">size", "promises errors of at most", "figures")
     for one in found:
-        promised = ", ".join(f"{100 * p.error_rate:g} %" for p in one.card.promises)
+        promised = ", ".join(f"{100 * p.error_rate:g} %" for p in one.card.kept)
         figures = ", ".join(f"{name} {100 * share:.2f} %" for name, share in one.card.figures)
         size = f"{one.weight_bytes / 1e6:.1f} MB"
         row = (one.name, f"{one.network.count:,}", size, promised, figures)
@@ -237,15 +237,15 @@ def _print_card(one: Model) -> None:
     by = f" by rowwise {card.version}" if card.version else ""
     print(f"learnt from {card.data or 'data that it does not name'}{by}, seed {card.seed}")
     print(f"temperature of its probabilities {card.temperature:g}")
-    for promise in card.promises:
+    for promise in card.kept:
         print(
             f"promise: readings of confidence {100 * promise.confidence:.2f} % and more are wrong "
             f"in at most {100 * promise.error_rate:g} % (at level {100 * promise.level:g} %; of "
             f"{promise.pictures:,} pictures held out {promise.accepted:,} were accepted, "
             f"{promise.wrong:,} of them misread)"
         )
-    if not card.promises:
-        print("promises no error rate: every reading with ink is accepted")
+    if why := card.why_not():
+        print(f"no reading is accepted unless --error-rate says so: {why}")
     table = listing.headed("figure", ">%")
     for name, share in card.figures:
         table.add_row(name, f"{100 * share:.2f}")
