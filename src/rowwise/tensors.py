@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from rowwise.files import write_bytes
 
 Array = NDArray[Any]
 
+WORD = 8  # bytes of the header's length, which the header fills up to
+METADATA = "__metadata__"
 MAX_BYTES = 8_000_000_000
 
 
@@ -37,5 +40,21 @@ def read(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def write(path: Path, kind: str, tensors: Mapping[str, Array], told: Mapping[str, str]) -> None:
-    """Write tensors with metadata; `kind` becomes their format. Raises RunError."""
-    write_bytes(path, safetensors.numpy.save(dict(tensors), {"format": kind, **told}))
+    """Write tensors with metadata; `kind` becomes their format. Raises RunError.
+
+    The same tensors and metadata give the same bytes.
+    """
+    write_bytes(path, _ordered(safetensors.numpy.save(dict(tensors), {"format": kind, **told})))
+
+
+def _ordered(data: bytes) -> bytes:
+    """A file of safetensors with its metadata in order; the library's differs from call to call.
+
+    It begins with the length of its header, uint64; the header is JSON, filled up with spaces.
+    """
+    size = int.from_bytes(data[:WORD], "little")
+    header = json.loads(data[WORD : WORD + size])
+    header[METADATA] = dict(sorted(header[METADATA].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % WORD)
+    return len(text).to_bytes(WORD, "little") + text + data[WORD + size :]
