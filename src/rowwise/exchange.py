@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from rowwise import options
-from rowwise.errors import ConfigError, RunError
+from rowwise.errors import ConfigError
+from rowwise.model import ERROR_RATE
 
 
 def export_run(
@@ -71,44 +72,55 @@ def import_model(
 
 
 def pack_run(
-    run: options.RunFolder,
+    model: options.Packed,
     out: options.PackOut = None,
     data: options.DataParts = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Make a model for `rowwise predict` of a run.
+    """Calibrate a model, or that of a run, for `rowwise predict`; nothing is trained.
 
-    The run held out a share of the training pictures. On these its probabilities are calibrated,
-    and the thresholds chosen from which on its readings are accepted, so that a promised error rate
-    is kept.
+    Its temperature is fitted, and the thresholds are chosen from which on readings are accepted, so
+    that a promised error rate is kept: on pictures that were not learnt from, read as `rowwise
+    predict` reads them. Of the data that it learnt from these are the ones that its training held
+    out; of other data, named with --data, all training pictures are taken as not learnt from.
     """
-    from rowwise import blend, packing, runs, terminal
+    from rowwise import blend, packing, terminal
 
-    opened = runs.Run.open(run)
-    own = opened.record.data
-    if not data and blend.is_joined(own.name):
-        raise RunError(
-            f"{run} learned from several data sets ({own.source}), which are not found by a name; "
-            f"name the same ones in the same order with --data"
+    found = packing.opened(model)
+    own = found.card.data
+    if not data and (not own or blend.is_joined(own)):
+        several = f"several data sets ({own}), which are" if own else "data that it does not name,"
+        raise ConfigError(
+            f"{model} learned from {several} not found by a name; "
+            "name the same ones in the same order with --data"
         )
-    name = None if data else own.name
     loaded = blend.load(
-        data or (), name=name, report=terminal.to_stderr, progress=sys.stderr.isatty()
+        data or (),
+        name=None if data else own,
+        report=terminal.to_stderr,
+        progress=sys.stderr.isatty(),
     )
-    model = packing.pack(opened, loaded, threads=threads)
-    path = out or Path(f"{model.name}.safetensors")
-    model.save(path)
-    card = model.card
+    path = out or Path(f"{found.name}.safetensors")
+    if path.exists() and Path(model).is_file() and path.samefile(model):
+        raise ConfigError(f"a model is written beside the one read, got {path}; name another --out")
+    packed = packing.pack(found, loaded, threads=threads)
+    packed.save(path)
+    card = packed.card
     if as_json:
         terminal.write_json({"file": str(path), **card.model_dump(mode="json")})
         return
-    print(f"{path}: {model.network}, temperature {card.temperature:.3f}")
+    print(f"{path}: {packed.network}, temperature {card.temperature:.3f}")
     for what, value in card.figures:
         print(f"{what}: {100 * value:.2f} %")
     for one in card.promises:
         print(
             f"at most {100 * one.error_rate:g} % wrong: accepted from a confidence of "
-            f"{100 * one.confidence:.2f} % on, {100 * one.accepted / one.pictures:.1f} % of those "
-            f"held out, {one.wrong} of them wrong"
+            f"{100 * one.confidence:.2f} % on, {100 * one.accepted / one.pictures:.1f} % of "
+            f"{one.pictures:,}, {one.wrong} of them wrong"
+        )
+    if card.why_not():
+        print(
+            f"at most {100 * ERROR_RATE:g} % wrong: not promised, as too few pictures were held "
+            "out or too many misread; without --error-rate no reading is accepted"
         )

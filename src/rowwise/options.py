@@ -102,6 +102,10 @@ ExportOut = Annotated[
     Path | None, typer.Option("--out", help="The file; default: NAME-sSEED.onnx or .keras.")
 ]
 KerasModel = Annotated[Path, typer.Argument(help="A Keras model, .keras or .h5.")]
+Packed = Annotated[
+    str,
+    typer.Argument(help="A model that ships, by name; a model's file; or a run's folder."),
+]
 PackOut = Annotated[
     Path | None, typer.Option("--out", help="The model's file; NAME.safetensors if not given.")
 ]
