@@ -207,6 +207,26 @@ def test_one_that_cannot_be_read_has_its_problem_in_its_place(client):
     assert "digit" in arrays[0]
 
 
+@pytest.mark.parametrize("white", [1, 255, 65_535, 1.0, 255.0])
+def test_the_numbers_of_arrays_mean_what_they_mean_together(client, white):
+    ink = (FIELD > 127).astype(type(white))
+    black = 0 * ink
+    black[4:24, 13:15] = white > 1  # of 255: nothing
+    arrays = {"arrays": [(white * ink).tolist(), black.tolist()]}
+    inked, empty = client.post(MANY, json=arrays).json()["readings"]
+    [wanted] = client.post(MANY, json={"arrays": [(255 * ink).tolist()]}).json()["readings"]
+    assert inked == wanted
+    assert inked["digit"] is not None
+    assert empty["digit"] is None
+
+
+def test_raw_bytes_of_0_and_1_are_two_levels(client):
+    ink = np.stack([FIELD > 127, np.zeros_like(FIELD)]).astype(np.uint8)
+    told = [client.post(MANY, array.tobytes(), headers=RAW).json() for array in (ink, 255 * ink)]
+    assert told[0] == told[1]
+    assert [one["digit"] is None for one in told[0]["readings"]] == [False, True]
+
+
 def test_more_than_a_batch_keeps_its_order(client, readers):
     fields = np.stack([field(i % 10, width=0.08 + 0.001 * i) for i in range(30)] * 5)
     told = client.post(MANY, fields.tobytes(), headers=RAW).json()["readings"]

@@ -62,7 +62,7 @@ def pictures(source: Any, *, max_pixels: int = pixels.MAX_PIXELS) -> Generator[P
 
     Args:
         source: a path; bytes; an open binary file; a picture of Pillow's; a NumPy array (see
-            `pixels.from_array`) or what turns into one; or a `Picture`, which is passed on. Files
+            `pixels.given`) or what turns into one; or a `Picture`, which is passed on. Files
             are PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, HEIC (extra `heic`) and PDF (extra `pdf`).
         max_pixels: the most that a picture or page may have.
 
@@ -90,7 +90,7 @@ def pictures(source: Any, *, max_pixels: int = pixels.MAX_PIXELS) -> Generator[P
     elif hasattr(source, "__array__"):
         with _named_errors("array"):
             array = np.asarray(source)
-        yield pixels.from_array(array, max_pixels=max_pixels)
+        yield pixels.given(array, max_pixels=max_pixels)
     else:
         raise PictureError(
             "a picture is a path, bytes, a binary file, a picture of Pillow's or an array, "

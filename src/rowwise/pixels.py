@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rowwise.errors import PictureError
 
+SHAPE = (28, 28)  # of a digit
 MAX_PIXELS = 50_000_000  # of one picture or page
 FAINT_SPAN = 0.25  # of the range: what spans less in more than 8 bits would lose too much in 8
 UNIFORM_LEVELS = 24.0  # below this deviation what is visible is of one colour: ink, no paper
@@ -28,17 +29,74 @@ class Picture:
     full_size: tuple[int, int] = (0, 0)  # columns, rows, before it was reduced
 
 
-def from_array(array: Array, *, name: str = "array", max_pixels: int = MAX_PIXELS) -> Picture:
+def arrays(batch: Any, *, shape: tuple[int, int] = SHAPE) -> NDArray[np.uint8]:
+    """Take an array for many grey pictures: uint8 [N, rows, columns].
+
+    What its numbers mean follows from their type and from the range of all pictures together; see
+    `white`. `shape` is that of the pictures that are wanted, for the remedy.
+
+    Raises:
+        PictureError: it is not [N, rows, columns], or its numbers are none of a picture.
+    """
+    batch = np.asarray(batch)
+    check_many(batch, shape=shape)
+    if batch.ndim != 3:
+        raise PictureError(
+            f"array: many grey pictures are an array [N, rows, columns], got the shape "
+            f"{list(batch.shape)}; reshape it to [-1, {shape[0]}, {shape[1]}]"
+        )
+    values = _unit(batch, white(batch))
+    if values.dtype != np.uint8:
+        values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return values
+
+
+def check_many(batch: Array, *, shape: tuple[int, int] = SHAPE) -> None:
+    """Refuse an array of many pictures whose rows and columns are not axes of their own.
+
+    Raises:
+        PictureError: as said.
+    """
+    if batch.ndim < 3:
+        raise PictureError(
+            f"array: many pictures are an array [N, rows, columns], got the shape "
+            f"{list(batch.shape)}; give it as reshape(-1, {shape[0]}, {shape[1]})"
+        )
+
+
+def given(array: Array, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Take the array that somebody gives for one picture, as `from_array` does.
+
+    Raises:
+        PictureError: as there; and for rows of 784 numbers, which are flattened digits.
+    """
+    rows, columns = SHAPE
+    if array.ndim in (1, 2) and array.shape[-1] == rows * columns:
+        raise PictureError(
+            f"array: a picture is an array [rows, columns], got the shape {list(array.shape)}, "
+            f"flattened digits; give them as reshape(-1, {rows}, {columns}) to read_many (a "
+            f"picture of {columns * rows} columns has a last axis of 1)"
+        )
+    return from_array(array, max_pixels=max_pixels)
+
+
+def from_array(
+    array: Array,
+    *,
+    name: str = "array",
+    max_pixels: int = MAX_PIXELS,
+    full: float | None = None,
+) -> Picture:
     """Take an array for a picture.
 
     Args:
         array: [rows, columns], grey; with a last axis of 1 (grey), 2 (grey, alpha), 3 (RGB) or
             4 (RGB, alpha); or with the colours first, [1 | 3 | 4, rows, columns], where the last
-            axis is longer than 4. What the numbers mean follows from their type and range:
-            bool: True is bright. Integers: up to 1, two levels; up to 255, bytes; up to 65,535,
-            16 bits. Floats: up to 1, the unit range; from 2 to 255, bytes.
+            axis is longer than 4. What the numbers mean follows from their type and range: see
+            `white`.
         name: by which messages call it.
         max_pixels: the most that it may have.
+        full: what stands for white, where it is known.
 
     Returns:
         The picture. One of more than 8 bits that spans less than a quarter of its range is
@@ -51,7 +109,7 @@ def from_array(array: Array, *, name: str = "array", max_pixels: int = MAX_PIXEL
     channels = _channels_last(array, name)
     rows, columns = channels.shape[:2]
     check_size(columns, rows, name, max_pixels)
-    values = _unit(channels, name)
+    values = _unit(channels, white(channels, name) if full is None else full)
     if values.dtype == np.uint8:
         pixels = opaque(values) if values.shape[2] in (2, 4) else values
     elif values.shape[2] in (2, 4):
@@ -152,22 +210,38 @@ def _channels_last(array: Array, name: str) -> Array:
     )
 
 
-def _unit(array: Array, name: str) -> Array:
-    """Bytes as they are; everything else as float32 in [0, 1]."""
+def white(array: Array, name: str = "array") -> float:
+    """What stands for white in the numbers of a picture, or of many: 1, 255 or 65,535.
+
+    bool: True is bright. Integers: up to 1, two levels; up to 255, bytes; up to 65,535, 16 bits.
+    Floats: up to 1, the unit range; from 2 to 255, bytes.
+
+    Raises:
+        PictureError: another type, negative, infinite or undefined numbers, or a range that may
+            mean two things.
+    """
     kind = array.dtype.kind
     if kind not in "buif":
         raise PictureError(
             f"{name}: a picture's numbers are bool, integers or floats, got {array.dtype}; "
             "convert it, for instance with astype('uint8')"
         )
-    if array.size == 0:
-        return array.astype(np.uint8)
-    low, high = float(array.min()), float(array.max())
-    full = 1.0 if kind == "b" else _full_scale(kind, low, high, name)
+    if kind == "b" or array.size == 0:
+        return 1.0
+    return _full_scale(kind, float(array.min()), float(array.max()), name)
+
+
+def _unit(array: Array, full: float) -> Array:
+    """Bytes as they are; everything else as float32 in [0, 1], where `full` is white."""
+    kind = array.dtype.kind
     if kind in "ui" and full == 255:
         return array.astype(np.uint8, copy=False)
-    unit = array.astype(np.float32) * np.float32(1 / full)
-    return np.rint(unit * 255).astype(np.uint8) if full == 1 and kind != "f" else unit
+    if full == 255 and bool((array == np.rint(array)).all()):  # bytes, written as floats
+        return np.clip(array, 0, 255).astype(np.uint8)
+    if kind in "bui" and full == 1:
+        return array.astype(np.uint8) * np.uint8(255)
+    unit: Array = array.astype(np.float32) * np.float32(1 / full)
+    return unit
 
 
 def _full_scale(kind: str, low: float, high: float, name: str) -> float:

@@ -29,6 +29,8 @@ Bytes = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 
 ARRAY = "array"
+NUMBERS = "buif"  # kinds of types
+FIELD = (image.SIDE_PX, image.SIDE_PX)
 # Pictures that are decoded before they are read together: few at first, so that the first reading
 # comes soon, then more, so that the engine has its fill.
 FIRST_WINDOW, LARGEST_WINDOW = 8, 256
@@ -139,8 +141,6 @@ class Recogniser:
         `source` is a path, bytes, an open binary file, a picture of Pillow's or an array; see
         `image_files.pictures`. Raises PictureError where it is none that can be decoded.
         """
-        if isinstance(source, np.ndarray):
-            return self.read_normalised(image.normalise(source), ARRAY)
         picture = image_files.picture(source)
         return self.read_normalised(image.normalise(picture), picture.name, picture.page)
 
@@ -154,11 +154,20 @@ class Recogniser:
     def read_many(self, sources: Iterable[Any] | Array) -> list[Reading]:
         """Read one digit in each of many pictures, in their order; see `read`.
 
-        An array [N, rows, columns] (or with a last axis of colours) is N pictures.
-        Raises PictureError for the first one that cannot be decoded.
+        An array [N, rows, columns] (or with a last axis of colours) is N pictures; what its numbers
+        mean follows from the range of all (`pixels.white`). Raises PictureError for the first one
+        that cannot be decoded.
         """
-        if isinstance(sources, np.ndarray) and sources.shape[1:] == (image.SIDE_PX, image.SIDE_PX):
-            return self._read_array(sources)
+        if isinstance(sources, np.ndarray) and sources.dtype.kind in NUMBERS:
+            pixels.check_many(sources)
+            full = pixels.white(sources)
+            if sources.dtype == np.uint8 and full == 255 and sources.shape[1:] == FIELD:
+                return self.read_fields(sources)
+            made = (pixels.from_array(one, full=full) for one in sources)
+            if sources.shape[1:] == FIELD:
+                few = [one.pixels for one in made]
+                return self.read_fields(np.stack(few) if few else np.zeros((0, *FIELD), np.uint8))
+            sources = made
         readings = []
         for outcome in self.read_each(sources):
             if outcome.error is not None:
@@ -248,11 +257,10 @@ class Recogniser:
 
     # --- from pictures to readings ------------------------------------------------------------
 
-    def _read_array(self, arrays: Array) -> list[Reading]:
-        """Read [N, 28, 28] of any type that `pixels.from_array` takes."""
-        if arrays.dtype != np.uint8:
-            few = [pixels.from_array(array).pixels for array in arrays]
-            arrays = np.stack(few) if few else np.zeros(arrays.shape, np.uint8)
+    def read_fields(self, arrays: Bytes) -> list[Reading]:
+        """Read uint8 [N, rows, columns], whose bytes are grey levels whatever their range."""
+        if arrays.shape[1:] != FIELD:
+            return self.read_many(Picture(one, ARRAY) for one in arrays)
         digits, found = image.normalise_many(arrays)
         told = self.probabilities(self.fitted(digits))
         readings = []

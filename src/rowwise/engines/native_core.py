@@ -75,7 +75,7 @@ def _finite(images: Array) -> NDArray[np.float32]:
     if not np.issubdtype(images.dtype, np.floating):
         raise EngineError(
             f"pictures are uint8, or floats in 0 to 1, got {images.dtype}; "
-            f"convert them with images.astype('float32')"
+            f"convert them with rowwise.pixels.arrays(images)"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
         kept = np.ascontiguousarray(images, np.float32)
