@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no array": (lambda: reader().predict(None), r"got the shape \[\]$"),
     "whole numbers": (
         lambda: trainer(images=IMAGES.astype(np.int64)),
-        r"pictures are uint8, or floats in 0 to 1, got int64; convert them with images\.astype",
+        r"uint8, or floats in 0 to 1, got int64; convert them with rowwise\.pixels\.arrays",
     ),
     "truth values": (lambda: reader().predict(IMAGES > 0), "uint8, or floats in 0 to 1, got bool"),
     "complex": (lambda: reader().predict(IMAGES.astype(complex)), "got complex128"),

@@ -75,6 +75,15 @@ def test_the_range_is_that_of_all_together(kind):
     assert READER.read_many(large)[0].digit is None
 
 
+def test_faint_pictures_of_many_levels_are_stretched_together():
+    faint = np.rint(MANY / 16.0)  # floats of 0 to 16, as scikit-learn has them
+    faint[0] = np.minimum(faint[0], 1)
+    made = pixels.levels(faint)
+    assert made.max() == 255
+    assert 0 < made[0].max() <= 16
+    np.testing.assert_array_equal(pixels.levels(faint[1:])[0], pixels.given(faint[1]).pixels)
+
+
 def test_fields_are_grey_levels_whatever_their_range():
     for pictures in (INK, np.pad(INK, ((0, 0), (1, 1), (1, 1)))):
         assert [one.digit for one in READER.read_fields(pictures)] == [None] * 10

@@ -51,6 +51,26 @@ def arrays(batch: Any, *, shape: tuple[int, int] = SHAPE) -> NDArray[np.uint8]:
     return values
 
 
+def levels(batch: Array) -> NDArray[np.uint8]:
+    """Many pictures [N, rows, columns, …] as grey levels, in the range of all of them together.
+
+    As `from_array` does with one, those of more than 8 bits that all together span less than a
+    quarter of their range are stretched.
+
+    Raises:
+        PictureError: as `check_many` and `white`.
+    """
+    check_many(batch)
+    values = _unit(batch, white(batch))
+    if values.dtype == np.uint8 or values.size == 0:
+        found: NDArray[np.uint8] = values.astype(np.uint8, copy=False)
+        return found
+    if batch.ndim == 4 and batch.shape[3] in (2, 4):
+        found = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)  # alpha stays what it is
+        return found
+    return stretched(values)
+
+
 def check_many(batch: Array, *, shape: tuple[int, int] = SHAPE) -> None:
     """Refuse an array of many pictures whose rows and columns are not axes of their own.
 
@@ -236,8 +256,6 @@ def _unit(array: Array, full: float) -> Array:
     kind = array.dtype.kind
     if kind in "ui" and full == 255:
         return array.astype(np.uint8, copy=False)
-    if full == 255 and bool((array == np.rint(array)).all()):  # bytes, written as floats
-        return np.clip(array, 0, 255).astype(np.uint8)
     if kind in "bui" and full == 1:
         return array.astype(np.uint8) * np.uint8(255)
     unit: Array = array.astype(np.float32) * np.float32(1 / full)

@@ -155,19 +155,14 @@ class Recogniser:
         """Read one digit in each of many pictures, in their order; see `read`.
 
         An array [N, rows, columns] (or with a last axis of colours) is N pictures; what its numbers
-        mean follows from the range of all (`pixels.white`). Raises PictureError for the first one
+        mean follows from the range of all (`pixels.levels`). Raises PictureError for the first one
         that cannot be decoded.
         """
         if isinstance(sources, np.ndarray) and sources.dtype.kind in NUMBERS:
-            pixels.check_many(sources)
-            full = pixels.white(sources)
-            if sources.dtype == np.uint8 and full == 255 and sources.shape[1:] == FIELD:
-                return self.read_fields(sources)
-            made = (pixels.from_array(one, full=full) for one in sources)
-            if sources.shape[1:] == FIELD:
-                few = [one.pixels for one in made]
-                return self.read_fields(np.stack(few) if few else np.zeros((0, *FIELD), np.uint8))
-            sources = made
+            bytes_ = pixels.levels(sources)
+            if bytes_.shape[1:] == FIELD:
+                return self.read_fields(bytes_)
+            sources = (pixels.from_array(one, full=255) for one in bytes_)
         readings = []
         for outcome in self.read_each(sources):
             if outcome.error is not None:
