@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise import ink, pixels
+from rowwise import ink, paper, pixels
 from rowwise.errors import PictureError
 from rowwise.ink import Ink, Show
 from rowwise.pixels import Picture
@@ -26,6 +26,12 @@ LEAST_BODY = 0.1  # of a digit's ink, 2×2 eroded: MNIST's has 0.11 or more, one
 LEAST_PEAK = 200
 NEAR_PX = 96  # of the copy: of a smaller digit a nearer copy is made
 NO_INK = "no ink: nothing stands out from the paper as the strokes of a digit do"
+SEVERAL = "several digits: beside the one that was read, {count} more {pieces} as large as a digit"
+SHEET_SCORE = 0.25  # of the ink on a sheet: with less it is grain
+SHEET_INK = 0.12  # of the sheet's longer side: what is shorter is no digit on it
+BLOB_SHARE = 0.75  # of its convex hull: so much ink is a hole's, or a single line's
+SAME_DIGIT = 0.9  # of the correlation of two normalised digits: they are one
+ODDS_POWER = 6.0  # by which scores become odds
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[Any]
@@ -39,13 +45,27 @@ class Step(NamedTuple):
     picture: Bytes  # [rows, columns] grey, or [rows, columns, 3] RGB
 
 
+class Candidate(NamedTuple):
+    """One answer to what the digit in a picture is."""
+
+    digit: Bytes  # [28, 28], white on black
+    odds: float  # above 0, before the network has looked at it
+    name: str  # what it takes for paper and ink
+
+
 @dataclass(frozen=True, eq=False)
 class Normalised:
     """What MNIST would have made of a picture."""
 
-    digit: Bytes | None  # [28, 28], white on black; None where no ink was found
+    candidates: tuple[Candidate, ...]  # the likeliest first; none where no ink was found
     reason: str = ""  # why there is no digit
+    doubt: str = ""  # why none can be accepted as the only one
     steps: tuple[Step, ...] = ()  # where they were asked for
+
+    @property
+    def digit(self) -> Bytes | None:
+        """The likeliest candidate's, uint8 [28, 28]; None where no ink was found."""
+        return self.candidates[0].digit if self.candidates else None
 
 
 # --- the way ------------------------------------------------------------------------------------
@@ -83,9 +103,12 @@ def normalise(picture: Picture | Array, *, steps: bool = False) -> Normalised:
     if _is_field(array) and (digit := as_mnist(array)) is not None:
         if steps:
             show("digit", "The picture already was as MNIST's are, and stays.", digit)
-        return Normalised(digit, "", tuple(kept))
-    digit = _made(array, show if steps else None)
-    return Normalised(digit, "" if digit is not None else NO_INK, tuple(kept))
+        return Normalised((Candidate(digit, 1.0, "as it is"),), steps=tuple(kept))
+    candidates, others = _candidates(array, show if steps else None)
+    doubt = ""
+    if others:
+        doubt = SEVERAL.format(count=others, pieces="piece" if others == 1 else "pieces")
+    return Normalised(candidates, "" if candidates else NO_INK, doubt, tuple(kept))
 
 
 def normalise_many(arrays: Bytes) -> tuple[Bytes, NDArray[np.bool_]]:
@@ -114,12 +137,87 @@ def normalise_many(arrays: Bytes) -> tuple[Bytes, NDArray[np.bool_]]:
     return digits, found
 
 
-def _made(picture: Bytes, show: Show | None) -> Bytes | None:
-    """The way of a picture that does not look like MNIST's yet."""
-    found = ink.find(picture, show=show)
-    if found is None:
-        return None
-    found = closer(picture, found, show=show)
+class _Look(NamedTuple):
+    """Ink, and the picture or the sheet in it where it was found."""
+
+    pixels: Bytes
+    ink: Ink
+    name: str
+
+
+def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...], int]:
+    """The digits that may be in a picture, the likeliest first, and how many more there are."""
+    looks, others = _looks(picture, show)
+    kept: list[Candidate] = []
+    for place, look in enumerate(looks):
+        digit = _made(look.pixels, look.ink, show if place == 0 else None)
+        odds = (look.ink.score / looks[0].ink.score) ** ODDS_POWER
+        name = f"{look.name}, {'bright' if look.ink.bright else 'dark'} ink"
+        name += ", laid into an empty margin" if look.ink.laid else ""
+        if all(_likeness(digit, one.digit) < SAME_DIGIT for one in kept):
+            kept.append(Candidate(digit, odds, name))
+    return tuple(kept), others
+
+
+def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
+    """Where the digit may be: on the smallest sheet that holds one, else in the whole picture."""
+    on_sheets: list[tuple[paper.Sheet, list[Ink]]] = []
+    for sheet in paper.sheets(picture):
+        if any(cv2.countNonZero(cv2.bitwise_and(sheet.hull, one.hull)) for one, _ in on_sheets):
+            continue
+        inks = ink.find(sheet.pixels)
+        if inks and _is_on(sheet, inks[0]):
+            on_sheets.append((sheet, inks))
+    in_whole = ink.find(picture, show=None if on_sheets else show)
+    whole = [_Look(picture, one, "the picture") for one in in_whole]
+    if not on_sheets:
+        return whole, in_whole[0].others if in_whole else 0
+    sheet, inks = max(on_sheets, key=lambda one: one[1][0].score)
+    if show:
+        show("sheet", "The paper, bare of what lies around it.", sheet.pixels)
+        ink.find(sheet.pixels, show=show)
+    looks = [_Look(sheet.pixels, one, "a sheet in it") for one in inks]
+    if _is_blob(inks[0]):  # the sheet may be a bold stroke round a hole
+        looks += [one for one in whole if not one.ink.laid and _covers(one.ink, sheet)]
+    return looks, inks[0].others + len(on_sheets) - 1
+
+
+def _is_blob(found: Ink) -> bool:
+    """Whether ink nearly fills its convex hull, as a hole or a single line does."""
+    outlines, _ = cv2.findContours(found.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    hull = cv2.contourArea(cv2.convexHull(np.concatenate(outlines)))
+    return cv2.countNonZero(found.mask) > BLOB_SHARE * hull
+
+
+def _covers(found: Ink, sheet: paper.Sheet) -> bool:
+    """Whether ink is what was taken for a sheet."""
+    rows, columns = sheet.bare.shape
+    mask = cv2.resize(found.mask, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    both = cv2.countNonZero(cv2.bitwise_and(mask, sheet.bare))
+    return 2 * both > cv2.countNonZero(sheet.bare)
+
+
+def _is_on(sheet: paper.Sheet, found: Ink) -> bool:
+    """Whether ink is a digit that lies on a sheet as a whole."""
+    if found.score < SHEET_SCORE or found.laid:
+        return False
+    if max(found.box[2:]) < SHEET_INK * max(found.mask.shape):
+        return False
+    rows, columns = found.mask.shape
+    inside = cv2.resize(sheet.inside, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    rim = cv2.subtract(1, cv2.erode(inside, np.ones((5, 5), np.uint8), borderValue=0))
+    return not cv2.countNonZero(cv2.bitwise_and(found.mask, rim))
+
+
+def _likeness(one: Bytes, other: Bytes) -> float:
+    """The correlation of two normalised digits, -1 to 1."""
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def _made(picture: Bytes, found: Ink, show: Show | None) -> Bytes:
+    """The way of a picture, whose ink was found, that does not look like MNIST's yet."""
+    if not found.laid:
+        found = closer(picture, found, show=show)
     strokes = cut(found)
     if show:
         show("cut", "The digit alone, to its edge; other ink is left out.", strokes)
@@ -216,11 +314,11 @@ def closer(picture: Bytes, found: Ink, *, show: Show | None = None) -> Ink:
     margin = 0.4 * longest
     x0, y0 = (max(0, int((v - margin) / found.scale)) for v in (left, top))
     x1, y1 = (int((v + margin) / found.scale) + 1 for v in (left + wide, top + high))
-    near = ink.find(picture[y0:y1, x0:x1], bright=found.bright)
-    if near is None or near.score < 0.5 * found.score:
+    inks = ink.find(picture[y0:y1, x0:x1], bright=found.bright)
+    if not inks or inks[0].score < 0.5 * found.score:
         return found
     x, y, x_end, y_end = (int(v * found.scale) for v in (x0, y0, x1, y1))
-    near = _within(near, found.mask[y : max(y + 1, y_end), x : max(x + 1, x_end)])
+    near = _within(inks[0], found.mask[y : max(y + 1, y_end), x : max(x + 1, x_end)])
     if near is None:
         return found
     if show:

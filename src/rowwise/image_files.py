@@ -391,6 +391,8 @@ def _picture(image: Image.Image, name: str, page: int, columns: int, rows: int) 
     with _no_warnings():
         orientation = raster.orientation(image)
     image.load()
-    shown = raster.upright(raster.shown(image, name), orientation)
+    with _no_warnings():
+        left = raster.orientation(image)  # Pillow turns some formats while it loads them
+    shown = raster.upright(raster.shown(image, name), left)
     full_size = raster.turned(columns, rows, orientation)
     return Picture(pixels.grey_if_one(shown), name, page, full_size)

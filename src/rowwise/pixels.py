@@ -15,6 +15,7 @@ SHAPE = (28, 28)  # of a digit
 MAX_PIXELS = 50_000_000  # of one picture or page
 FAINT_SPAN = 0.25  # of the range: what spans less in more than 8 bits would lose too much in 8
 UNIFORM_LEVELS = 24.0  # below this deviation what is visible is of one colour: ink, no paper
+STROKE_WIDTH = 0.14  # of the picture's longer side: what is visible and wider is no stroke
 
 Array = NDArray[Any]
 
@@ -180,8 +181,9 @@ def stretched(unit: Array) -> NDArray[np.uint8]:
 def opaque(pixels: Array) -> NDArray[np.uint8]:
     """Lay a picture with alpha on a background that its ink stands out from.
 
-    Where all that is visible is of one colour it is ink, and lies on white or black, whichever is
-    further from it. Otherwise paper is among what is visible, and fills the rest: the median.
+    Where what is visible is of several tones and mostly wider than strokes, paper is among it, and
+    fills the rest: the median. Otherwise it is ink, and lies on white or black, whichever is
+    further from what is as narrow as strokes: an eraser's patch is wider.
 
     Args:
         pixels: uint8 [rows, columns, 2 | 4]; the last is alpha, 255 where nothing shows through.
@@ -203,16 +205,33 @@ def laid(colour: Array, alpha: Array) -> NDArray[np.uint8]:
 
 def background(colour: Array, alpha: Array) -> NDArray[np.float32]:
     """The colour, float32 [1 | 3] in 0..255, that `opaque` lays a picture on."""
+    import cv2
+
     step = max(1, math.isqrt(alpha.size // 40_000))
-    colour, alpha = colour[::step, ::step], alpha[::step, ::step, 0]
-    seen = alpha >= 0.5
+    colour = np.ascontiguousarray(colour[::step, ::step])
+    alpha = np.ascontiguousarray(alpha[::step, ::step, 0])
+    seen = (alpha >= 0.5).astype(np.uint8)
     white = np.full(colour.shape[2], 255, np.float32)
     if not seen.any():
         return white
-    visible = colour[seen] / alpha[seen][:, None]
-    if float(visible.std(axis=0).max()) >= UNIFORM_LEVELS:
+    sheet = _wide(seen)
+    visible = colour[seen > 0] / alpha[seen > 0][:, None]
+    uniform = float(visible.std(axis=0).max()) < UNIFORM_LEVELS
+    if not uniform and 2 * cv2.countNonZero(sheet) > cv2.countNonZero(seen):
         return np.median(visible, axis=0).astype(np.float32)
-    return white if float(visible.mean()) < 128 else white * 0
+    strokes = cv2.subtract(seen, sheet)
+    if 10 * cv2.countNonZero(strokes) > cv2.countNonZero(seen):
+        visible = colour[strokes > 0] / alpha[strokes > 0][:, None]
+    return white if float(np.median(visible)) < 127.5 else white * 0
+
+
+def _wide(seen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Where a mask is wider than strokes are, 0 or 1."""
+    import cv2
+
+    side = max(3, round(STROKE_WIDTH * max(seen.shape)))
+    wide = cv2.morphologyEx(seen, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
+    return np.asarray(wide, np.uint8)
 
 
 def _channels_last(array: Array, name: str) -> Array:
