@@ -31,9 +31,9 @@ def export_run(
         told = {"file": str(made.path), "program": made.program, "engine": made.engine}
         terminal.write_json(told | {"difference": made.difference, "untried": made.untried})
     elif made.difference is None:
-        print(f"{made.path}: not tried, {made.untried}")
+        terminal.write_line(f"{made.path}: not tried, {made.untried}")
     else:
-        print(
+        terminal.write_line(
             f"{made.path}: {made.program} gives the probabilities of the engine {made.engine} "
             f"to within {made.difference:.1e}"
         )
@@ -65,9 +65,10 @@ def import_model(
     if as_json:
         terminal.write_json(listing.row(run) | {"sentence": record.sentence})
         return
-    print(f"{folder}: {run.network}, {record.sentence}")
+    terminal.write_line(f"{folder}: {run.network}, {record.sentence}")
     if record.test_accuracy is not None:
-        print(f"test accuracy {100 * record.test_accuracy:.2f} % on {record.data.name}")
+        share = f"{100 * record.test_accuracy:.2f} %"
+        terminal.write_line(f"test accuracy {share} on {record.data.name}")
 
 
 def pack_run(
@@ -83,9 +84,11 @@ def pack_run(
     and the thresholds chosen from which on its readings are accepted, so that a promised error rate
     is kept.
     """
-    from rowwise import blend, packing, runs, terminal
+    from rowwise import blend, files, packing, runs, terminal
 
     opened = runs.Run.open(run)
+    path = out or Path(f"{opened.name}.safetensors")
+    files.check_outputs([path], [*opened.files, *(data or ())])
     own = opened.record.data
     if not data and blend.is_joined(own.name):
         raise RunError(
@@ -97,17 +100,16 @@ def pack_run(
         data or (), name=name, report=terminal.to_stderr, progress=sys.stderr.isatty()
     )
     model = packing.pack(opened, loaded, threads=threads)
-    path = out or Path(f"{model.name}.safetensors")
     model.save(path)
     card = model.card
     if as_json:
         terminal.write_json({"file": str(path), **card.model_dump(mode="json")})
         return
-    print(f"{path}: {model.network}, temperature {card.temperature:.3f}")
+    terminal.write_line(f"{path}: {model.network}, temperature {card.temperature:.3f}")
     for what, value in card.figures:
-        print(f"{what}: {100 * value:.2f} %")
+        terminal.write_line(f"{what}: {100 * value:.2f} %")
     for one in card.promises:
-        print(
+        terminal.write_line(
             f"at most {100 * one.error_rate:g} % wrong: accepted from a confidence of "
             f"{100 * one.confidence:.2f} % on, {100 * one.accepted / one.pictures:.1f} % of those "
             f"held out, {one.wrong} of them wrong"
