@@ -41,8 +41,9 @@ def predict(
 ) -> None:
     """Read handwritten digits in pictures, one a picture or page.
 
-    A file that cannot be read is a line of the result and does not stop the others; the exit code
-    is then 1. A picture without ink, or a reading that is not accepted, is no failure.
+    A file that cannot be read, or a pattern without a match, is a line of the result and does not
+    stop the others; the exit code is then 1. A picture without ink, or a reading that is not
+    accepted, is no failure.
     """
     from rowwise import readings
     from rowwise.recognise import Recogniser
