@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import pty
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import DIGITS, TINY, train
@@ -194,6 +196,17 @@ def test_a_place_that_cannot_be_written_is_one_line(tiny, rowwise):
     answer = rowwise("data", "--dataset", "digits", "--out", "tiny.toml/drawn", "--json")
     assert answer.code == 1
     assert answer.err == "rowwise: tiny.toml/drawn: Not a directory\n"
+
+
+def test_few_files_print_and_these_escape_what_a_terminal_might_obey():
+    package = Path(terminal.__file__).parent
+    printing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+    }
+    assert printing == {"cli.py", "readings.py", "terminal.py", "server/process.py"}
 
 
 # --- streams that are closed ------------------------------------------------------------------
