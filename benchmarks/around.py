@@ -192,7 +192,6 @@ def cut_off(ink: Floats, label: int, digits: Digits, rng: Rng) -> tuple[Bytes, i
 
 def banded(picture: Floats, rng: Rng, sides: Sequence[int], *, level: float) -> Floats:
     """A picture with strips along sides (0 top, then clockwise), straight, a little slanted."""
-    rows, columns = picture.shape
     done = picture.copy()
     for side in sides:
         turned = np.rot90(done, side)

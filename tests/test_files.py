@@ -9,8 +9,9 @@ import pytest
 from made_data import tree
 
 from rowwise import files
-from rowwise.errors import RunError
+from rowwise.errors import ConfigError, RunError
 from rowwise.files import (
+    check_outputs,
     make_folder,
     read_json,
     read_text,
@@ -151,3 +152,28 @@ def test_a_missing_or_huge_file_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_TEXT_BYTES", 5)
     with pytest.raises(RunError, match="is damaged: it has over 5 bytes"):
         read_json(tmp_path / "a.json")
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path):
+    (tmp_path / "data/deep").mkdir(parents=True)
+    given = tmp_path / "data/deep/a.txt"
+    given.write_text("kept")
+    (tmp_path / "symlink").symlink_to(given)
+    (tmp_path / "hard").hardlink_to(given)
+    for out in (
+        given,
+        tmp_path / "symlink",
+        tmp_path / "hard",
+        tmp_path / "data/../data/deep/a.txt",
+    ):
+        for inputs in ([given], [str(given)], [tmp_path / "nothing", tmp_path / "data"]):
+            with pytest.raises(ConfigError, match=f"{out}: an output overwrites no input, .*a.txt"):
+                check_outputs([tmp_path / "free", out], inputs)
+    with given.open() as file, pytest.raises(ConfigError, match="an output overwrites no input"):
+        check_outputs([given], [file.fileno()])
+
+
+def test_other_outputs_are_free(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_text("one")
+    check_outputs([tmp_path / "b.txt", tmp_path / "new"], [tmp_path / "a.txt", tmp_path / "new"])

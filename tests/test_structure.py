@@ -33,7 +33,7 @@ HOMES = {
     "tensorboard": {"tensorboard"},
     "pooch": {"catalogue", "mirrors"},
     "requests": {"mirrors"},
-    "rich": {"terminal", "listing", "mirrors", "readings", "recognition"},
+    "rich": {"bars", "terminal", "listing", "mirrors", "readings", "recognition"},
     "typer": {"cli", "options", "training"},
     "pydantic": {
         "settings",

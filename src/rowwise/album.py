@@ -20,6 +20,7 @@ from rowwise.description import describe
 from rowwise.errors import RunError
 from rowwise.files import make_folder, read_json, write_beside, write_json
 
+PLACE = "data-"
 DESCRIPTION = "description.json"
 PICTURES = "pictures.npz"
 DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError, RuntimeError)
@@ -43,7 +44,12 @@ class Album(NamedTuple):
 
 def place(folder: Path, digest: str) -> Path:
     """Where `folder` keeps the data set with this digest."""
-    return folder / f"data-{digest[:8]}"
+    return folder / f"{PLACE}{digest[:8]}"
+
+
+def places(folder: Path) -> list[Path]:
+    """Where `folder` keeps the data sets of its runs."""
+    return sorted(folder.glob(f"{PLACE}*"))
 
 
 def keep(folder: Path, data: Dataset) -> None:

@@ -7,7 +7,7 @@ import os
 import platform
 from typing import NamedTuple
 
-from rowwise import core, data, engines, model
+from rowwise import core, data, engines, model, terminal
 from rowwise.environment import processor
 from rowwise.errors import EngineError, RowwiseError
 
@@ -54,7 +54,7 @@ def show(found: list[Check]) -> None:
     """Print the checks, a line each."""
     for check in found:
         mark = "ok     " if check.present else "missing"
-        print(f"{mark}  {check.kind} {check.name}: {check.told}")
+        terminal.write_line(f"{mark}  {check.kind} {check.name}: {check.told}")
 
 
 def _engine(name: str) -> Check:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Text of one line as a terminal may show it, whatever a file's name or a model's card holds.
+
+    Control characters, escape sequences, marks of direction and bytes that are no UTF-8 are shown
+    as Python escapes them (`\\x1b`); so are spaces that are none of the keyboard's.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class RowwiseError(Exception):
     """Base of every error that a user can cause or cure; `str(error)` is one printable line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
 
 
 class ConfigError(RowwiseError):

@@ -32,9 +32,9 @@ def export_run(
         told = {"file": str(made.path), "program": made.program, "engine": made.engine}
         terminal.write_json(told | {"difference": made.difference, "untried": made.untried})
     elif made.difference is None:
-        print(f"{made.path}: not tried, {made.untried}")
+        terminal.write_line(f"{made.path}: not tried, {made.untried}")
     else:
-        print(
+        terminal.write_line(
             f"{made.path}: {made.program} gives the probabilities of the engine {made.engine} "
             f"to within {made.difference:.1e}"
         )
@@ -66,9 +66,10 @@ def import_model(
     if as_json:
         terminal.write_json(listing.row(run) | {"sentence": record.sentence})
         return
-    print(f"{folder}: {run.network}, {record.sentence}")
+    terminal.write_line(f"{folder}: {run.network}, {record.sentence}")
     if record.test_accuracy is not None:
-        print(f"test accuracy {100 * record.test_accuracy:.2f} % on {record.data.name}")
+        share = f"{100 * record.test_accuracy:.2f} %"
+        terminal.write_line(f"test accuracy {share} on {record.data.name}")
 
 
 def pack_run(
@@ -85,7 +86,8 @@ def pack_run(
     predict` reads them. Of the data that it learnt from these are the ones that its training held
     out; of other data, named with --data, all training pictures are taken as not learnt from.
     """
-    from rowwise import blend, packing, terminal
+    from rowwise import blend, files, packing, terminal
+    from rowwise.model import shipped
 
     found = packing.opened(model)
     own = found.card.data
@@ -102,25 +104,25 @@ def pack_run(
         progress=sys.stderr.isatty(),
     )
     path = out or Path(f"{found.name}.safetensors")
-    if path.exists() and Path(model).is_file() and path.samefile(model):
-        raise ConfigError(f"a model is written beside the one read, got {path}; name another --out")
+    own_files = () if str(model) in shipped() else (Path(model),)
+    files.check_outputs([path], [*own_files, *(data or ())])
     packed = packing.pack(found, loaded, threads=threads)
     packed.save(path)
     card = packed.card
     if as_json:
         terminal.write_json({"file": str(path), **card.model_dump(mode="json")})
         return
-    print(f"{path}: {packed.network}, temperature {card.temperature:.3f}")
+    terminal.write_line(f"{path}: {packed.network}, temperature {card.temperature:.3f}")
     for what, value in card.figures:
-        print(f"{what}: {100 * value:.2f} %")
+        terminal.write_line(f"{what}: {100 * value:.2f} %")
     for one in card.promises:
-        print(
+        terminal.write_line(
             f"at most {100 * one.error_rate:g} % wrong: accepted from a confidence of "
             f"{100 * one.confidence:.2f} % on, {100 * one.accepted / one.pictures:.1f} % of "
             f"{one.pictures:,}, {one.wrong} of them wrong"
         )
     if card.why_not():
-        print(
+        terminal.write_line(
             f"at most {100 * ERROR_RATE:g} % wrong: not promised, as too few pictures were held "
             "out or too many misread; without --error-rate no reading is accepted"
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rowwise.errors import RunError
+from rowwise.errors import ConfigError, RunError
 
 MAX_TEXT_BYTES = 50_000_000
 PART = ".part"
@@ -45,6 +45,41 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path | int]) -> None:
+    """Check that writing `outputs` overwrites none of `inputs`, be it through a link of any kind.
+
+    An input that is a folder stands for all files below it, a number for an open file (0 is stdin).
+    Raises ConfigError for the first output that is an input.
+    """
+    there = {key: path for path in outputs if (key := _identity(path)) is not None}
+    if not there:
+        return
+    for given in inputs:
+        for path in _files_of(given):
+            key = _identity(path)
+            if key is not None and key in there:
+                raise ConfigError(
+                    f"{there[key]}: an output overwrites no input, and this one is the input "
+                    f"{'stdin' if path == 0 else path}; name another file"
+                )
+
+
+def _identity(path: str | Path | int) -> tuple[int, int] | None:
+    """By what a file is known whatever its name, or None where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _files_of(given: str | Path | int) -> Iterator[str | Path | int]:
+    yield given
+    if not isinstance(given, int):
+        for folder, _, names in os.walk(given):
+            yield from (os.path.join(folder, name) for name in names)
 
 
 def make_folder(folder: Path) -> None:

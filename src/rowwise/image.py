@@ -26,6 +26,7 @@ LEAST_BODY = 0.1  # of a digit's ink, 2×2 eroded: MNIST's has 0.11 or more, one
 LEAST_PEAK = 200
 NEAR_PX = 96  # of the copy: of a smaller digit a nearer copy is made
 NO_INK = "no ink: nothing stands out from the paper as the strokes of a digit do"
+AS_IT_IS = "as it is"  # the name of the candidate where the picture was like MNIST's
 SEVERAL = "several digits: beside the one that was read, {count} more {pieces} as large as a digit"
 SHEET_SCORE = 0.25  # of the ink on a sheet: with less it is grain
 SHEET_INK = 0.12  # of the sheet's longer side: what is shorter is no digit on it
@@ -97,13 +98,11 @@ def normalise(picture: Picture | Array, *, steps: bool = False) -> Normalised:
     def show(name: str, sentence: str, array: Bytes) -> None:
         kept.append(Step(name, sentence, array))
 
-    array = picture if isinstance(picture, np.ndarray) else picture.pixels
-    if isinstance(picture, np.ndarray) and not _is_field(picture):
-        array = pixels.from_array(picture).pixels
+    array = (pixels.given(picture) if isinstance(picture, np.ndarray) else picture).pixels
     if _is_field(array) and (digit := as_mnist(array)) is not None:
         if steps:
             show("digit", "The picture already was as MNIST's are, and stays.", digit)
-        return Normalised((Candidate(digit, 1.0, "as it is"),), steps=tuple(kept))
+        return Normalised((Candidate(digit, 1.0, AS_IT_IS),), steps=tuple(kept))
     candidates, others = _candidates(array, show if steps else None)
     doubt = ""
     if others:
@@ -111,14 +110,11 @@ def normalise(picture: Picture | Array, *, steps: bool = False) -> Normalised:
     return Normalised(candidates, "" if candidates else NO_INK, doubt, tuple(kept))
 
 
-def normalise_many(arrays: Bytes) -> tuple[Bytes, NDArray[np.bool_]]:
+def normalise_many(arrays: Bytes) -> list[Normalised]:
     """Normalise many arrays at once, as `normalise` does one by one, sooner.
 
     Args:
-        arrays: uint8 [N, 28, 28].
-
-    Returns:
-        uint8 [N, 28, 28], black where no ink was found, and bool [N], whether ink was found.
+        arrays: uint8 [N, 28, 28], whose bytes are grey levels whatever their range.
 
     Raises:
         PictureError: another shape or type.
@@ -128,13 +124,10 @@ def normalise_many(arrays: Bytes) -> tuple[Bytes, NDArray[np.bool_]]:
             f"many arrays are uint8 [N, 28, 28], got {arrays.dtype} {list(arrays.shape)}; "
             "normalise other pictures one by one"
         )
-    digits = arrays.copy()
-    found = np.ones(len(arrays), bool)
-    for place in np.flatnonzero(~_are_mnist(arrays)):
-        digit = normalise(arrays[place]).digit
-        found[place] = digit is not None
-        digits[place] = 0 if digit is None else digit
-    return digits, found
+    return [
+        Normalised((Candidate(array, 1.0, AS_IT_IS),)) if alike else normalise(Picture(array, ""))
+        for array, alike in zip(arrays, _are_mnist(arrays).tolist(), strict=True)
+    ]
 
 
 class _Look(NamedTuple):

@@ -177,8 +177,10 @@ def _in_a_margin(copy: Bytes, scale: float) -> list[Ink]:
 
 def _fills(mask: Bytes) -> bool:
     """Whether ink reaches all four sides of its picture, and is no frame."""
-    sides = [float(side.mean()) for side in (mask[:2].max(0), mask[-2:].max(0),
-                                             mask[:, :2].max(1), mask[:, -2:].max(1))]
+    sides = [
+        float(side.mean())
+        for side in (mask[:2].max(0), mask[-2:].max(0), mask[:, :2].max(1), mask[:, -2:].max(1))
+    ]
     return min(sides) > 0 and sum(side >= STRIP_SHARE for side in sides) < 2
 
 

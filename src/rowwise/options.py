@@ -76,7 +76,8 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         help="auto, float32 or bfloat16 (products of the native engine while training; auto takes "
-        "bfloat16 where the processor is quicker in it and that is shown harmless for the cell).",
+        "bfloat16 where the processor is quicker in it and that is shown harmless for the cell and "
+        "its width).",
     ),
 ]
 ResumeStudy = Annotated[

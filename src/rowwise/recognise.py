@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rowwise import calibration, engines, image, image_files, pixels
 from rowwise.errors import ModelError, PictureError, RowwiseError
-from rowwise.image import Normalised
+from rowwise.image import Candidate, Normalised
 from rowwise.image_files import Picture
 from rowwise.model import DEFAULT, ERROR_RATE, Model, shipped
 
@@ -34,6 +34,7 @@ FIELD = (image.SIDE_PX, image.SIDE_PX)
 # Pictures that are decoded before they are read together: few at first, so that the first reading
 # comes soon, then more, so that the engine has its fill.
 FIRST_WINDOW, LARGEST_WINDOW = 8, 256
+EVIDENCE = 8.0  # how much more a candidate counts that the network is sure of
 UNSURE = "not sure: {confidence:.2%} is below the {threshold:.2%} from which on it is accepted"
 
 
@@ -146,10 +147,7 @@ class Recogniser:
 
     def read_normalised(self, normalised: Normalised, name: str, page: int = 1) -> Reading:
         """Read what was made of a picture, page `page` of what is called `name`."""
-        if normalised.digit is None:
-            return self._without_ink(normalised.reason, name, page)
-        told = self.probabilities(self.fitted(normalised.digit[None]))[0]
-        return self._reading(normalised.digit, told, name, page)
+        return self._readings([normalised], [name], [page])[0]
 
     def read_many(self, sources: Iterable[Any] | Array) -> list[Reading]:
         """Read one digit in each of many pictures, in their order; see `read`.
@@ -195,19 +193,17 @@ class Recogniser:
 
     def read_prepared(self, prepared: Sequence[Prepared]) -> Iterator[Outcome]:
         """Read pictures that `prepare` has made ready, all at once, in their order."""
-        found = [one.normalised.digit for one in prepared if one.normalised is not None]
-        digits = [digit for digit in found if digit is not None]
-        told = iter(self.probabilities(self.fitted(np.stack(digits)))) if digits else iter(())
+        there = [one for one in prepared if one.normalised is not None]
+        readings = iter(
+            self._readings(
+                [one.normalised for one in there if one.normalised is not None],
+                [one.name for one in there],
+                [one.page for one in there],
+            )
+        )
         for one in prepared:
-            if one.normalised is None:
-                yield Outcome(one.name, one.page, None, one.error)
-                continue
-            digit = one.normalised.digit
-            if digit is None:
-                reading = self._without_ink(one.normalised.reason, one.name, one.page)
-            else:
-                reading = self._reading(digit, next(told), one.name, one.page)
-            yield Outcome(one.name, one.page, reading, None)
+            reading = None if one.normalised is None else next(readings)
+            yield Outcome(one.name, one.page, reading, one.error)
 
     def probabilities(self, digits: Bytes) -> Probabilities:
         """Calibrated probabilities, float32 [N, C], of pictures as the network takes them."""
@@ -256,14 +252,24 @@ class Recogniser:
         """Read uint8 [N, rows, columns], whose bytes are grey levels whatever their range."""
         if arrays.shape[1:] != FIELD:
             return self.read_many(Picture(one, ARRAY) for one in arrays)
-        digits, found = image.normalise_many(arrays)
-        told = self.probabilities(self.fitted(digits))
-        readings = []
-        for i, there in enumerate(found.tolist()):
-            if there:
-                readings.append(self._reading(digits[i], told[i], ARRAY, 1))
+        count = len(arrays)
+        return self._readings(image.normalise_many(arrays), [ARRAY] * count, [1] * count)
+
+    def _readings(
+        self, normalised: Sequence[Normalised], names: Sequence[str], pages: Sequence[int]
+    ) -> list[Reading]:
+        """Read what was made of pictures: all candidates of all of them in one batch."""
+        digits = [candidate.digit for one in normalised for candidate in one.candidates]
+        if digits:
+            probabilities = self.probabilities(self.fitted(np.stack(digits)))
+        readings, start = [], 0
+        for one, name, page in zip(normalised, names, pages, strict=True):
+            end = start + len(one.candidates)
+            if start == end:
+                readings.append(self._without_ink(one.reason, name, page))
             else:
-                readings.append(self._without_ink(image.NO_INK, ARRAY, 1))
+                readings.append(self._reading(one, probabilities[start:end], name, page))
+            start = end
         return readings
 
     def fitted(self, digits: Bytes) -> Bytes:
@@ -276,19 +282,28 @@ class Recogniser:
         small = [cv2.resize(d, (columns, rows), interpolation=cv2.INTER_AREA) for d in digits]
         return np.asarray(small, np.uint8).reshape(-1, rows, columns)
 
-    def _reading(self, digit: Bytes, probabilities: Probabilities, name: str, page: int) -> Reading:
-        best = int(probabilities.argmax())
-        confidence = float(probabilities[best])
-        reason = self._doubt(confidence)
+    def _reading(
+        self, normalised: Normalised, probabilities: Probabilities, name: str, page: int
+    ) -> Reading:
+        """The reading of a picture whose candidates have these probabilities, float32 [K, C]."""
+        seen, told = normalised.candidates[0].digit, probabilities[0]
+        if len(normalised.candidates) > 1:
+            weights = candidate_weights(normalised.candidates, probabilities)
+            told = weights @ probabilities
+            most = int((weights * probabilities[:, told.argmax()]).argmax())
+            seen = normalised.candidates[most].digit
+        best = int(told.argmax())
+        confidence = float(told[best])
+        reason = self._doubt(confidence, normalised.doubt)
         label = self.model.classes[best]
-        return Reading(
-            best, label, confidence, probabilities, not reason, reason, digit, name, page
-        )
+        return Reading(best, label, confidence, told, not reason, reason, seen, name, page)
 
-    def _doubt(self, confidence: float) -> str:
+    def _doubt(self, confidence: float, doubt: str) -> str:
         """Why a reading of this confidence is not accepted; empty where it is."""
         if self.threshold is None:
             return f"not accepted: {self.model.card.why_not()}"
+        if doubt:
+            return doubt
         if confidence >= self.threshold:
             return ""
         return UNSURE.format(confidence=confidence, threshold=self.threshold)
@@ -296,6 +311,27 @@ class Recogniser:
     def _without_ink(self, reason: str, name: str, page: int) -> Reading:
         nothing = np.zeros(len(self.model.classes), np.float32)
         return Reading(None, "", 0.0, nothing, False, reason, None, name, page)
+
+
+def candidate_weights(
+    candidates: Sequence[Candidate], probabilities: Probabilities
+) -> NDArray[np.float32]:
+    """How much each candidate counts in a picture's reading.
+
+    w_k ∝ odds_k · (max_c p_kc)^EVIDENCE: what the normaliser thinks of it, and how much it looks
+    like a digit to the network. The picture's probabilities are the mixture Σ_k w_k p_k, so that
+    candidates that disagree leave doubt.
+
+    Args:
+        candidates: K of them.
+        probabilities: float32 [K, C].
+
+    Returns:
+        float32 [K], of sum 1.
+    """
+    odds = np.array([candidate.odds for candidate in candidates], np.float32)
+    weights = odds * probabilities.max(axis=1) ** EVIDENCE
+    return np.asarray(weights / weights.sum(), np.float32)
 
 
 def prepare(

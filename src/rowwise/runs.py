@@ -61,6 +61,7 @@ WEIGHTS = "weights.safetensors"
 PREDICTIONS = "predictions.csv"
 CHECKPOINT = "checkpoint.safetensors"
 LOCK = ".lock"
+FILES = (RECORD, EXPERIMENT, ENVIRONMENT, METRICS, WEIGHTS, PREDICTIONS, CHECKPOINT)
 STUDY = "study.json"
 WEIGHTS_FORMAT = "rowwise-weights-1"
 CHECKPOINT_FORMAT = "rowwise-checkpoint-1"
@@ -166,6 +167,11 @@ class Run:
                 f"`rowwise runs FOLDER` lists the runs in a folder"
             )
         return cls(folder, _model(Record, folder / RECORD))
+
+    @property
+    def files(self) -> list[Path]:
+        """Where the files of a run lie, those too that are not there yet."""
+        return [self.folder / name for name in FILES]
 
     def begin(self, experiment: Experiment, threads: int, *, resumed: int = 0) -> None:
         """Write what a sitting at this run starts with: the first one, or that after `resumed`.

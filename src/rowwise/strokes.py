@@ -222,7 +222,7 @@ def _is_around(parts: _Parts, part: int, inner: int) -> bool:
     if parts.thick[part] > THIN_RING * long or max(size) < INSIDE_SHARE * long:
         return False
     apart = cv2.distanceTransform((parts.labels != part).astype(np.uint8), cv2.DIST_L2, 3)
-    return float(apart[parts.labels == inner].min()) >= CLEAR * long
+    return bool(apart[parts.labels == inner].min() >= CLEAR * long)
 
 
 def _is_rectangle(parts: _Parts, part: int) -> bool:
@@ -313,13 +313,13 @@ def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
 
 
 def _is_at_a_side(mask: Bytes) -> bool:
-    """Whether a line runs along a side of the picture, nearer to it than it is wide, all the way."""
+    """Whether a line runs along all of a side of the picture, as near to it as it is wide."""
     left, top, wide, high = cv2.boundingRect(mask)
     rows, columns = mask.shape
     if high >= SIDE_SPAN * rows and 2 * wide < columns:
-        return min(left, columns - left - wide) <= wide
+        return bool(min(left, columns - left - wide) <= wide)
     if wide >= SIDE_SPAN * columns and 2 * high < rows:
-        return min(top, rows - top - high) <= high
+        return bool(min(top, rows - top - high) <= high)
     return False
 
 
