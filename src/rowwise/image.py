@@ -26,10 +26,16 @@ LEAST_BODY = 0.1  # of a digit's ink, 2×2 eroded: MNIST's has 0.11 or more, one
 LEAST_PEAK = 200
 NEAR_PX = 96  # of the copy: of a smaller digit a nearer copy is made
 NO_INK = "no ink: nothing stands out from the paper as the strokes of a digit do"
+TOO_SMALL = (
+    "too small: what stands out from the paper has {share:.1%} of the picture's longer side, and a "
+    "digit is read from {least:.1%} on; cut it out"
+)
 AS_IT_IS = "as it is"  # the name of the candidate where the picture was like MNIST's
 SEVERAL = "several digits: beside the one that was read, {count} more {pieces} as large as a digit"
 SHEET_SCORE = 0.25  # of the ink on a sheet: with less it is grain
 SHEET_INK = 0.12  # of the sheet's longer side: what is shorter is no digit on it
+ENCLOSED_INK = 0.3  # where strokes enclose the sheet: they may be a digit's, and this a speck
+GRAIN_TIMES = 2.0  # of what neighbours on a sheet may differ by: ink stands out by more
 BLOB_SHARE = 0.75  # of its convex hull: so much ink is a hole's, or a single line's
 SAME_DIGIT = 0.9  # of the correlation of two normalised digits: they are one
 ODDS_POWER = 6.0  # by which scores become odds
@@ -107,7 +113,8 @@ def normalise(picture: Picture | Array, *, steps: bool = False) -> Normalised:
     doubt = ""
     if others:
         doubt = SEVERAL.format(count=others, pieces="piece" if others == 1 else "pieces")
-    return Normalised(candidates, "" if candidates else NO_INK, doubt, tuple(kept))
+    reason = "" if candidates else _why_none(array)
+    return Normalised(candidates, reason, doubt, tuple(kept))
 
 
 def normalise_many(arrays: Bytes) -> list[Normalised]:
@@ -128,6 +135,15 @@ def normalise_many(arrays: Bytes) -> list[Normalised]:
         Normalised((Candidate(array, 1.0, AS_IT_IS),)) if alike else normalise(Picture(array, ""))
         for array, alike in zip(arrays, _are_mnist(arrays).tolist(), strict=True)
     ]
+
+
+def _why_none(picture: Bytes) -> str:
+    """Why no digit was found in a picture."""
+    specks = ink.find(picture, least=ink.SPECK_LENGTH)
+    if not specks:
+        return NO_INK
+    share = max(specks[0].box[2:]) / max(specks[0].mask.shape)
+    return TOO_SMALL.format(share=share, least=ink.LEAST_LENGTH)
 
 
 class _Look(NamedTuple):
@@ -154,14 +170,15 @@ def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...
 
 def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
     """Where the digit may be: on the smallest sheet that holds one, else in the whole picture."""
+    in_whole = ink.find(picture, show=show)
     on_sheets: list[tuple[paper.Sheet, list[Ink]]] = []
     for sheet in paper.sheets(picture):
         if any(cv2.countNonZero(cv2.bitwise_and(sheet.hull, one.hull)) for one, _ in on_sheets):
             continue
         inks = ink.find(sheet.pixels)
-        if inks and _is_on(sheet, inks[0]):
+        within = any(_encloses(one, sheet) for one in in_whole)
+        if inks and _is_on(sheet, inks[0], least=ENCLOSED_INK if within else SHEET_INK):
             on_sheets.append((sheet, inks))
-    in_whole = ink.find(picture, show=None if on_sheets else show)
     whole = [_Look(picture, one, "the picture") for one in in_whole]
     if not on_sheets:
         return whole, in_whole[0].others if in_whole else 0
@@ -173,6 +190,14 @@ def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
     if _is_blob(inks[0]):  # the sheet may be a bold stroke round a hole
         looks += [one for one in whole if not one.ink.laid and _covers(one.ink, sheet)]
     return looks, inks[0].others + len(on_sheets) - 1
+
+
+def _encloses(found: Ink, sheet: paper.Sheet) -> bool:
+    """Whether a sheet lies within the box of ink that was found in the whole picture."""
+    share = sheet.hull.shape[0] / found.mask.shape[0]
+    left, top, wide, high = (share * v for v in found.box)
+    x, y, w, h = cv2.boundingRect(sheet.hull)
+    return bool(left <= x and top <= y and x + w <= left + wide and y + h <= top + high)
 
 
 def _is_blob(found: Ink) -> bool:
@@ -190,11 +215,11 @@ def _covers(found: Ink, sheet: paper.Sheet) -> bool:
     return 2 * both > cv2.countNonZero(sheet.bare)
 
 
-def _is_on(sheet: paper.Sheet, found: Ink) -> bool:
-    """Whether ink is a digit that lies on a sheet as a whole."""
-    if found.score < SHEET_SCORE or found.laid:
+def _is_on(sheet: paper.Sheet, found: Ink, *, least: float) -> bool:
+    """Whether ink is a digit that lies on a sheet as a whole, and no grain of it."""
+    if found.laid or found.score < SHEET_SCORE or found.contrast < GRAIN_TIMES * sheet.grain:
         return False
-    if max(found.box[2:]) < SHEET_INK * max(found.mask.shape):
+    if max(found.box[2:]) < least * max(found.mask.shape):
         return False
     rows, columns = found.mask.shape
     inside = cv2.resize(sheet.inside, (columns, rows), interpolation=cv2.INTER_NEAREST)

@@ -27,6 +27,7 @@ EVEN_TRUST = 0.55  # where that one level is even
 EVEN_NOISE = 0.1  # of the way from paper to ink: paper in even light has less
 TURNED_TIMES = 1.1  # better than without: what turns stripes back is sure of them
 LEAST_LENGTH = 0.035  # of the picture's longer side
+SPECK_LENGTH = 0.012  # what is shorter than this is no small digit either
 LEAST_STEEPNESS = 0.06
 LEAST_CONTRAST = 6.0  # levels of 255
 
@@ -46,6 +47,7 @@ class Ink(NamedTuple):
     scale: float  # pixels of the copy a pixel of the picture
     bright: bool  # ink is brighter than paper
     score: float  # how well it looks like strokes on paper
+    contrast: float = 0.0  # levels by which it stands out, in the mean
     others: int = 0  # pieces as large as a digit that were left out
     touches: bool = False  # it touches the picture's sides
     turned: bool = False  # stripes of exchanged black and white were turned back
@@ -124,6 +126,7 @@ def find(
     *,
     show: Show | None = None,
     bright: bool | None = None,
+    least: float = LEAST_LENGTH,
 ) -> list[Ink]:
     """Find the ink of the one digit in a picture: what it may be, the likeliest first.
 
@@ -134,6 +137,7 @@ def find(
         pixels: uint8 [rows, columns] or [rows, columns, 3].
         show: is given each step's picture, of the likeliest.
         bright: whether ink is brighter than paper, where that is known.
+        least: the share of the picture's longer side that a digit has at least.
 
     Returns:
         No ink where nothing stands out from the paper as strokes do.
@@ -141,17 +145,20 @@ def find(
     small = max(pixels.shape[:2]) < LEAST_SIDE_PX  # edges are sharp only before it is enlarged
     copy, scale = (pixels, 1.0) if small else working_copy(pixels)
     if bright is None and (turned := without_stripes(copy)) is not None:
-        found, as_it_is = _search(turned, scale, bright=True), _search(copy, scale, bright=None)
+        found, as_it_is = (
+            _search(turned, scale, bright=True, least=least),
+            _search(copy, scale, bright=None, least=least),
+        )
         if found and (not as_it_is or found[0].score > TURNED_TIMES * as_it_is[0].score):
             if show:
                 show("stripes", "Stripes of black and white exchanged, turned back.", turned)
-                _search(turned, scale, bright=True, show=show)
+                _search(turned, scale, bright=True, least=least, show=show)
             return [one._replace(turned=True) for one in found] + as_it_is
     if small and copy.ndim == 2 and (clean := without_specks(copy)) is not None:
         if show:
             show("specks", "Single pixels that differ from all around them taken away.", clean)
         copy = clean
-    found = _search(copy, scale, bright=bright, show=show)
+    found = _search(copy, scale, bright=bright, least=least, show=show)
     if bright is None and (not found or found[0].touches):
         found += _in_a_margin(copy, scale)
     return found
@@ -168,7 +175,7 @@ def _in_a_margin(copy: Bytes, scale: float) -> list[Ink]:
             continue
         paper = _quantile(plain, part, 0.5)
         laid = cv2.copyMakeBorder(plain, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=paper)
-        for one in _search(laid, scale, bright=bright)[:1]:
+        for one in _search(laid, scale, bright=bright, least=LEAST_LENGTH)[:1]:
             gap = round(pad * one.mask.shape[0] / laid.shape[0])
             if _fills(one.mask[gap:-gap, gap:-gap]):
                 found.append(one._replace(laid=True))
@@ -185,7 +192,7 @@ def _fills(mask: Bytes) -> bool:
 
 
 def _search(
-    pixels: Bytes, scale: float, *, bright: bool | None, show: Show | None = None
+    pixels: Bytes, scale: float, *, bright: bool | None, least: float, show: Show | None = None
 ) -> list[Ink]:
     """`find` in a picture that was scaled by `scale` and mended."""
     copy, enlarged = working_copy(pixels)
@@ -199,7 +206,7 @@ def _search(
     for level in _levels(smooth, bright):
         if level.trust < 1 and found and max(one.score for one in found) > GOOD_SCORE:
             break
-        candidate = _candidate(level, smooth, edges, scale)
+        candidate = _candidate(level, smooth, edges, scale, least)
         if candidate is not None:
             found.append(candidate)
     rivals = _rivals(found)
@@ -220,6 +227,7 @@ def _search(
             scale,
             one.bright,
             one.score,
+            cv2.mean(one.above, one.strokes.mask)[0],
             one.strokes.others,
             touches_sides(one.strokes.mask),
         )
@@ -227,7 +235,9 @@ def _search(
     ]
 
 
-def _candidate(level: _Level, smooth: Bytes, edges: Bytes, scale: float) -> _Candidate | None:
+def _candidate(
+    level: _Level, smooth: Bytes, edges: Bytes, scale: float, least: float
+) -> _Candidate | None:
     """The digit's strokes by one level of the paper; None where nothing looks like them."""
     threshold = ink_threshold(level.above, level.noise)
     if threshold is None:
@@ -235,13 +245,15 @@ def _candidate(level: _Level, smooth: Bytes, edges: Bytes, scale: float) -> _Can
     mask = (level.above > threshold).astype(np.uint8)
     unruled = without_lines(mask, level.above)
     strokes = choose(unruled, edges)
-    if strokes is None or not stands_out(level.above, edges, strokes):
+    if strokes is None or max(strokes.box[2:]) < least * max(mask.shape):
+        return None
+    if not is_steep(level.above, edges, strokes.mask):
         return None
     if scale <= 1 and is_of_paper(strokes.mask, smooth):
         return None
-    score = level.trust * strokes.score
-    if score <= LEAST_SCORE:
+    if strokes.score <= LEAST_SCORE:
         return None
+    score = level.trust * strokes.score
     return _Candidate(level.above, threshold, level.bright, mask, unruled, strokes, score)
 
 
@@ -280,17 +292,15 @@ def touches_sides(mask: Bytes) -> bool:
     return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
 
 
-def stands_out(above: Bytes, edges: Bytes, strokes: Strokes) -> bool:
-    """Whether strokes are more than grain or a change of light: of some length, with an edge.
+def is_steep(above: Bytes, edges: Bytes, mask: Bytes) -> bool:
+    """Whether strokes have an edge: a change of light has none.
 
     A blur that is as wide as a stroke leaves an edge a tenth as steep as the ink is strong; light
     changes a hundred times as slowly.
     """
-    if max(strokes.box[2:]) < LEAST_LENGTH * max(above.shape):
-        return False
-    outline = cv2.morphologyEx(strokes.mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    outline = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     steep = cv2.mean(edges, outline)[0]
-    return bool(steep >= LEAST_STEEPNESS * cv2.mean(above, strokes.mask)[0])
+    return bool(steep >= LEAST_STEEPNESS * cv2.mean(above, mask)[0])
 
 
 class _Candidate(NamedTuple):

@@ -30,6 +30,7 @@ class Sheet(NamedTuple):
     bare: Bytes  # [rows, columns] of the copy searched, 1 where nothing is written on the sheet
     hull: Bytes  # [rows, columns] of the copy searched, 1 on the sheet
     share: float  # of the picture
+    grain: float  # levels that neighbours of its paper may differ by
 
 
 def sheets(picture: Bytes) -> list[Sheet]:
@@ -48,17 +49,17 @@ def sheets(picture: Bytes) -> list[Sheet]:
         return []
     copy = picture if share == 1 else _resized(picture, share)
     soft = cv2.GaussianBlur(copy, (0, 0), 1.0)
-    found = [_sheet(picture, region, hull) for region, hull in _regions(soft)]
-    return sorted(found, key=lambda sheet: sheet.share)
-
-
-def _regions(soft: Bytes) -> list[tuple[Bytes, Bytes]]:
-    """The smooth regions that fill their convex hulls, and these, the largest few."""
     steep = cv2.morphologyEx(soft, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     if steep.ndim == 3:
         steep = steep.max(axis=2)
-    grain = float(np.median(steep))
-    smooth = (steep <= np.clip(GRAIN_TIMES * grain, *SMOOTH_LEVELS)).astype(np.uint8)
+    grain = float(np.clip(GRAIN_TIMES * np.median(steep), *SMOOTH_LEVELS))
+    smooth = (steep <= grain).astype(np.uint8)
+    found = [_sheet(picture, region, hull, grain) for region, hull in _regions(smooth)]
+    return sorted(found, key=lambda sheet: sheet.share)
+
+
+def _regions(smooth: Bytes) -> list[tuple[Bytes, Bytes]]:
+    """The largest smooth regions that nearly fill their convex hulls, and these."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(smooth, connectivity=4)
     large = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= LEAST_SHARE * smooth.size)
     found = []
@@ -76,7 +77,7 @@ def _regions(soft: Bytes) -> list[tuple[Bytes, Bytes]]:
     return found
 
 
-def _sheet(picture: Bytes, region: Bytes, hull: Bytes) -> Sheet:
+def _sheet(picture: Bytes, region: Bytes, hull: Bytes, grain: float) -> Sheet:
     """Cut a sheet out of the picture, and continue its paper over what is around it."""
     rows, columns = picture.shape[:2]
     scale = (columns / hull.shape[1], rows / hull.shape[0])
@@ -93,7 +94,7 @@ def _sheet(picture: Bytes, region: Bytes, hull: Bytes) -> Sheet:
     outside = inside == 0
     if outside.any():
         cut[outside] = _continued(cut, bare)[outside]
-    return Sheet(cut, inside, region, hull, float(hull.mean()))
+    return Sheet(cut, inside, region, hull, float(hull.mean()), grain)
 
 
 def _continued(cut: Bytes, bare: Bytes) -> Bytes:

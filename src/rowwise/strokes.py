@@ -13,6 +13,8 @@ Array = NDArray[Any]
 
 FRAME_SHARE = 0.6  # of the picture's edge: what covers more of it is a frame, not a stroke
 STRIP_SHARE = 0.8  # of a side of the picture: what covers more, and ends there, lies beside it
+NARROW = 0.3  # of a picture's longer side: one that is narrower was cut closely round a 1
+AT_SIDE = 0.4  # of the picture's side: what lies at more of it runs along it
 SIDE_SPAN = 0.95  # of the picture's side: what runs along all of it is no stroke
 LINE_SPAN = 0.8  # of the picture's side: a straight line that is longer may be ruled
 FAINT_LINE = 0.8  # of the level of other ink: what is stronger may be a stroke
@@ -295,7 +297,7 @@ def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
     rows, columns = mask.shape
     if _is_at_a_side(mask):
         return True
-    if wide < CREASE_SHARE * long and min(rows, columns) >= 0.3 * max(rows, columns):
+    if wide < CREASE_SHARE * long and min(rows, columns) >= NARROW * max(rows, columns):
         across = mask[:, :2].any() and mask[:, -2:].any()
         if across or (mask[:2].any() and mask[-2:].any()):
             return True
@@ -313,13 +315,15 @@ def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
 
 
 def _is_at_a_side(mask: Bytes) -> bool:
-    """Whether a line runs along all of a side of the picture, as near to it as it is wide."""
-    left, top, wide, high = cv2.boundingRect(mask)
+    """Whether a line runs along all of a side of the picture, and lies at it for the most part."""
+    _, _, wide, high = cv2.boundingRect(mask)
     rows, columns = mask.shape
+    if min(rows, columns) < NARROW * max(rows, columns):
+        return False
     if high >= SIDE_SPAN * rows and 2 * wide < columns:
-        return bool(min(left, columns - left - wide) <= wide)
+        return bool(max(mask[:, :2].any(1).mean(), mask[:, -2:].any(1).mean()) >= AT_SIDE)
     if wide >= SIDE_SPAN * columns and 2 * high < rows:
-        return bool(min(top, rows - top - high) <= high)
+        return bool(max(mask[:2].any(0).mean(), mask[-2:].any(0).mean()) >= AT_SIDE)
     return False
 
 
