@@ -31,6 +31,7 @@ class Told(NamedTuple):
     digit: int | None
     confidence: float
     accepted: bool
+    seen: Any  # uint8 [28, 28], what the network saw; None where no ink was found
 
 
 def parser(description: str, out: str, *, count: int | None = None) -> argparse.ArgumentParser:
@@ -121,29 +122,21 @@ def mnist(options: argparse.Namespace) -> Dataset:
 # --- reading and counting -------------------------------------------------------------------------
 
 
-def normalised(pictures: Iterable[Any], *, threads: int | None = None) -> list[Any]:
-    """Each picture as the network sees it, uint8 [28, 28]; None where no ink was found."""
+def judge(model: Recogniser, pictures: Iterable[Any], *, threads: int | None = None) -> list[Told]:
+    """What a model tells of pictures, each read as any picture is; no ink is no answer."""
     from concurrent.futures import ThreadPoolExecutor
 
     from rowwise import image
+    from rowwise.recognise import Prepared
 
     with ThreadPoolExecutor(threads) as pool:
-        return [one.digit for one in pool.map(image.normalise, pictures)]
-
-
-def judge(model: Recogniser, seen: Sequence[Any]) -> list[Told]:
-    """What a model tells of pictures that are normalised; no ink is no answer."""
-    found = [one for one in seen if one is not None]
-    told = iter(model.probabilities(model.fitted(np.stack(found))) if found else ())
-    return [Told(None, 0.0, False) if one is None else verdict(model, next(told)) for one in seen]
-
-
-def verdict(model: Recogniser, probabilities: Any) -> Told:
-    """The answer of one picture's probabilities, float [C]."""
-    best = int(probabilities.argmax())
-    confidence = float(probabilities[best])
-    accepted = model.threshold is not None and confidence >= model.threshold
-    return Told(best, confidence, accepted)
+        seen = [Prepared("", 1, one, None) for one in pool.map(image.normalise, pictures)]
+    readings = [outcome.reading for outcome in model.read_prepared(seen)]
+    return [
+        Told(one.digit, one.confidence, one.accepted, one.picture)
+        for one in readings
+        if one is not None
+    ]
 
 
 def tally(labels: Sequence[int], told: Sequence[Told]) -> dict[str, Any]:

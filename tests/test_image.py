@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rowwise import image, ink, pixels, strokes
 from rowwise.errors import PictureError
+from rowwise.pixels import Picture
 
 DIGITS = range(10)
 

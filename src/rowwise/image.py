@@ -36,6 +36,7 @@ SHEET_SCORE = 0.25  # of the ink on a sheet: with less it is grain
 SHEET_INK = 0.12  # of the sheet's longer side: what is shorter is no digit on it
 ENCLOSED_INK = 0.3  # where strokes enclose the sheet: they may be a digit's, and this a speck
 GRAIN_TIMES = 2.0  # of what neighbours on a sheet may differ by: ink stands out by more
+FAR_BETTER = 2.0  # times the score of the whole picture's ink: what leaves doubt about that
 BLOB_SHARE = 0.75  # of its convex hull: so much ink is a hole's, or a single line's
 SAME_DIGIT = 0.9  # of the correlation of two normalised digits: they are one
 ODDS_POWER = 6.0  # by which scores become odds
@@ -139,11 +140,11 @@ def normalise_many(arrays: Bytes) -> list[Normalised]:
 
 def _why_none(picture: Bytes) -> str:
     """Why no digit was found in a picture."""
-    specks = ink.find(picture, least=ink.SPECK_LENGTH)
-    if not specks:
+    small = ink.find(picture, least=ink.SMALL)
+    share = max(small[0].box[2:]) / max(small[0].mask.shape) if small else 1.0
+    if share >= ink.DIGIT.length:
         return NO_INK
-    share = max(specks[0].box[2:]) / max(specks[0].mask.shape)
-    return TOO_SMALL.format(share=share, least=ink.LEAST_LENGTH)
+    return TOO_SMALL.format(share=share, least=ink.DIGIT.length)
 
 
 class _Look(NamedTuple):
@@ -172,16 +173,21 @@ def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
     """Where the digit may be: on the smallest sheet that holds one, else in the whole picture."""
     in_whole = ink.find(picture, show=show)
     on_sheets: list[tuple[paper.Sheet, list[Ink]]] = []
+    doubtful: list[_Look] = []
     for sheet in paper.sheets(picture):
         if any(cv2.countNonZero(cv2.bitwise_and(sheet.hull, one.hull)) for one, _ in on_sheets):
             continue
         inks = ink.find(sheet.pixels)
         within = any(_encloses(one, sheet) for one in in_whole)
-        if inks and _is_on(sheet, inks[0], least=ENCLOSED_INK if within else SHEET_INK):
+        if not inks or not _is_on(sheet, inks[0], least=ENCLOSED_INK if within else SHEET_INK):
+            continue
+        if not _crosses(sheet, inks[0]):
             on_sheets.append((sheet, inks))
+        elif in_whole and inks[0].score > FAR_BETTER * in_whole[0].score:
+            doubtful.append(_Look(sheet.pixels, inks[0], "a part of it"))
     whole = [_Look(picture, one, "the picture") for one in in_whole]
     if not on_sheets:
-        return whole, in_whole[0].others if in_whole else 0
+        return whole + doubtful, in_whole[0].others if in_whole else 0
     sheet, inks = max(on_sheets, key=lambda one: one[1][0].score)
     if show:
         show("sheet", "The paper, bare of what lies around it.", sheet.pixels)
@@ -216,15 +222,18 @@ def _covers(found: Ink, sheet: paper.Sheet) -> bool:
 
 
 def _is_on(sheet: paper.Sheet, found: Ink, *, least: float) -> bool:
-    """Whether ink is a digit that lies on a sheet as a whole, and no grain of it."""
+    """Whether ink on a sheet may be a digit, of some length, and no grain of it."""
     if found.laid or found.score < SHEET_SCORE or found.contrast < GRAIN_TIMES * sheet.grain:
         return False
-    if max(found.box[2:]) < least * max(found.mask.shape):
-        return False
+    return max(found.box[2:]) >= least * max(found.mask.shape)
+
+
+def _crosses(sheet: paper.Sheet, found: Ink) -> bool:
+    """Whether ink reaches the rim of a sheet: it may go on beyond it."""
     rows, columns = found.mask.shape
     inside = cv2.resize(sheet.inside, (columns, rows), interpolation=cv2.INTER_NEAREST)
     rim = cv2.subtract(1, cv2.erode(inside, np.ones((5, 5), np.uint8), borderValue=0))
-    return not cv2.countNonZero(cv2.bitwise_and(found.mask, rim))
+    return bool(cv2.countNonZero(cv2.bitwise_and(found.mask, rim)) > 0)
 
 
 def _likeness(one: Bytes, other: Bytes) -> float:

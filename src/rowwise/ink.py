@@ -16,7 +16,6 @@ SIDE_PX = 256  # the longer side of the copy that is searched
 LEAST_SIDE_PX = 112  # smaller pictures are enlarged to it
 NOISE_TIMES = 4.0  # ink is darker than paper by so many times the paper's noise
 HEIGHT = 0.4  # of the ink's mean level: what stands out more is ink
-LEAST_SCORE = 0.1  # with less it is grain, or a change of light
 GOOD_SCORE = 0.45  # of one level everywhere: with a better one, no other is looked for
 LEAST_RIVAL = 0.3  # of the best score: what has less is no rival of it
 SAME = 0.7  # of all pixels of two inks, those in both: with more they are one
@@ -26,8 +25,6 @@ LOCAL_TRUST = 0.8  # in a paper's level from place to place, against one level e
 EVEN_TRUST = 0.55  # where that one level is even
 EVEN_NOISE = 0.1  # of the way from paper to ink: paper in even light has less
 TURNED_TIMES = 1.1  # better than without: what turns stripes back is sure of them
-LEAST_LENGTH = 0.035  # of the picture's longer side
-SPECK_LENGTH = 0.012  # what is shorter than this is no small digit either
 LEAST_STEEPNESS = 0.06
 LEAST_CONTRAST = 6.0  # levels of 255
 
@@ -36,6 +33,17 @@ Array = NDArray[Any]
 Show = Callable[[str, str, Array], None]  # a step's name, a sentence, its picture
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+class Least(NamedTuple):
+    """What strokes have at least."""
+
+    length: float  # of the picture's longer side
+    score: float
+
+
+DIGIT = Least(0.035, 0.1)  # with a lower score it is grain, or a change of light
+SMALL = Least(0.012, 0.0)  # what may be a digit, too small to be told from a speck
 
 
 class Ink(NamedTuple):
@@ -126,7 +134,7 @@ def find(
     *,
     show: Show | None = None,
     bright: bool | None = None,
-    least: float = LEAST_LENGTH,
+    least: Least = DIGIT,
 ) -> list[Ink]:
     """Find the ink of the one digit in a picture: what it may be, the likeliest first.
 
@@ -137,7 +145,7 @@ def find(
         pixels: uint8 [rows, columns] or [rows, columns, 3].
         show: is given each step's picture, of the likeliest.
         bright: whether ink is brighter than paper, where that is known.
-        least: the share of the picture's longer side that a digit has at least.
+        least: what a digit has at least.
 
     Returns:
         No ink where nothing stands out from the paper as strokes do.
@@ -175,7 +183,7 @@ def _in_a_margin(copy: Bytes, scale: float) -> list[Ink]:
             continue
         paper = _quantile(plain, part, 0.5)
         laid = cv2.copyMakeBorder(plain, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=paper)
-        for one in _search(laid, scale, bright=bright, least=LEAST_LENGTH)[:1]:
+        for one in _search(laid, scale, bright=bright, least=DIGIT)[:1]:
             gap = round(pad * one.mask.shape[0] / laid.shape[0])
             if _fills(one.mask[gap:-gap, gap:-gap]):
                 found.append(one._replace(laid=True))
@@ -192,7 +200,7 @@ def _fills(mask: Bytes) -> bool:
 
 
 def _search(
-    pixels: Bytes, scale: float, *, bright: bool | None, least: float, show: Show | None = None
+    pixels: Bytes, scale: float, *, bright: bool | None, least: Least, show: Show | None = None
 ) -> list[Ink]:
     """`find` in a picture that was scaled by `scale` and mended."""
     copy, enlarged = working_copy(pixels)
@@ -236,7 +244,7 @@ def _search(
 
 
 def _candidate(
-    level: _Level, smooth: Bytes, edges: Bytes, scale: float, least: float
+    level: _Level, smooth: Bytes, edges: Bytes, scale: float, least: Least
 ) -> _Candidate | None:
     """The digit's strokes by one level of the paper; None where nothing looks like them."""
     threshold = ink_threshold(level.above, level.noise)
@@ -245,13 +253,13 @@ def _candidate(
     mask = (level.above > threshold).astype(np.uint8)
     unruled = without_lines(mask, level.above)
     strokes = choose(unruled, edges)
-    if strokes is None or max(strokes.box[2:]) < least * max(mask.shape):
+    if strokes is None or max(strokes.box[2:]) < least.length * max(mask.shape):
         return None
     if not is_steep(level.above, edges, strokes.mask):
         return None
     if scale <= 1 and is_of_paper(strokes.mask, smooth):
         return None
-    if strokes.score <= LEAST_SCORE:
+    if strokes.score <= least.score:
         return None
     score = level.trust * strokes.score
     return _Candidate(level.above, threshold, level.bright, mask, unruled, strokes, score)

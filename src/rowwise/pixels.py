@@ -183,7 +183,7 @@ def opaque(pixels: Array) -> NDArray[np.uint8]:
 
     Where what is visible is of several tones and mostly wider than strokes, paper is among it, and
     fills the rest: the median. Otherwise it is ink, and lies on white or black, whichever is
-    further from what is as narrow as strokes: an eraser's patch is wider.
+    further from the outline of what is as narrow as strokes: an eraser's patch is wider.
 
     Args:
         pixels: uint8 [rows, columns, 2 | 4]; the last is alpha, 255 where nothing shows through.
@@ -220,8 +220,10 @@ def background(colour: Array, alpha: Array) -> NDArray[np.float32]:
     if not uniform and 2 * cv2.countNonZero(sheet) > cv2.countNonZero(seen):
         return np.median(visible, axis=0).astype(np.float32)
     strokes = cv2.subtract(seen, sheet)
-    if 10 * cv2.countNonZero(strokes) > cv2.countNonZero(seen):
-        visible = colour[strokes > 0] / alpha[strokes > 0][:, None]
+    if 10 * cv2.countNonZero(strokes) < cv2.countNonZero(seen):
+        strokes = seen
+    outline = cv2.subtract(strokes, cv2.erode(seen, np.ones((3, 3), np.uint8))) > 0
+    visible = colour[outline] / alpha[outline][:, None]
     return white if float(np.median(visible)) < 127.5 else white * 0
 
 

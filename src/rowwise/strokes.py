@@ -14,7 +14,7 @@ Array = NDArray[Any]
 FRAME_SHARE = 0.6  # of the picture's edge: what covers more of it is a frame, not a stroke
 STRIP_SHARE = 0.8  # of a side of the picture: what covers more, and ends there, lies beside it
 NARROW = 0.3  # of a picture's longer side: one that is narrower was cut closely round a 1
-AT_SIDE = 0.4  # of the picture's side: what lies at more of it runs along it
+NEAR_SIDE_PX = 2  # from the picture's side: a line that is as near to it lies at it
 SIDE_SPAN = 0.95  # of the picture's side: what runs along all of it is no stroke
 LINE_SPAN = 0.8  # of the picture's side: a straight line that is longer may be ruled
 FAINT_LINE = 0.8  # of the level of other ink: what is stronger may be a stroke
@@ -295,7 +295,7 @@ def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
     if wide > STRAIGHT_SHARE * long:
         return False
     rows, columns = mask.shape
-    if _is_at_a_side(mask):
+    if _is_at_a_side(mask, plain):
         return True
     if wide < CREASE_SHARE * long and min(rows, columns) >= NARROW * max(rows, columns):
         across = mask[:, :2].any() and mask[:, -2:].any()
@@ -314,17 +314,33 @@ def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
     return bool(abs(here - there) > EDGE_SHARE * max(abs(here), abs(there)))
 
 
-def _is_at_a_side(mask: Bytes) -> bool:
-    """Whether a line runs along all of a side of the picture, and lies at it for the most part."""
+def _is_at_a_side(mask: Bytes, plain: Bytes) -> bool:
+    """Whether a line runs along all of a side of the picture, with no paper between the two."""
     _, _, wide, high = cv2.boundingRect(mask)
     rows, columns = mask.shape
     if min(rows, columns) < NARROW * max(rows, columns):
         return False
     if high >= SIDE_SPAN * rows and 2 * wide < columns:
-        return bool(max(mask[:, :2].any(1).mean(), mask[:, -2:].any(1).mean()) >= AT_SIDE)
+        return any(_is_bare(m, p) for m, p in ((mask, plain), (mask[:, ::-1], plain[:, ::-1])))
     if wide >= SIDE_SPAN * columns and 2 * high < rows:
-        return bool(max(mask[:2].any(0).mean(), mask[-2:].any(0).mean()) >= AT_SIDE)
+        return any(
+            _is_bare(m, p) for m, p in ((mask.T, plain.T), (mask.T[:, ::-1], plain.T[:, ::-1]))
+        )
     return False
+
+
+def _is_bare(mask: Bytes, plain: Bytes) -> bool:
+    """Whether nothing as bright as the paper right of a line lies left of it."""
+    there = np.flatnonzero(mask.any(axis=1))
+    before, after = mask[there].argmax(axis=1), mask[there, ::-1].argmax(axis=1)
+    if np.median(before) <= NEAR_SIDE_PX:
+        return True
+    if after.max() == 0:
+        return False
+    place, levels = np.arange(mask.shape[1]), plain[there]
+    left, right = place < before[:, None], place >= mask.shape[1] - after[:, None]
+    ink, outer, paper = (float(np.median(levels[part])) for part in (mask[there] > 0, left, right))
+    return abs(outer - ink) < abs(outer - paper)
 
 
 def _level(plain: Bytes, middle: Array, size: tuple[float, float], turn: float) -> float | None:
