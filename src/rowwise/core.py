@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rowwise.errors import EngineError
 
-ABI = 1  # of the C interface, as in native/cpu.h
+ABI = 2  # of the C interface, as in native/cpu.h
 PATHS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")  # from worst to best
 FEATURES = ("AVX2", "AVX-512", "AVX512-BF16", "AMX")  # bit by bit what rowwise_cpu() answers
 NEEDS = {
