@@ -149,5 +149,5 @@ def test_a_missing_or_huge_file_is_one_line(tmp_path, monkeypatch):
         read_text(tmp_path)
     (tmp_path / "a.json").write_text(json.dumps({"a": 1}))
     monkeypatch.setattr(files, "MAX_TEXT_BYTES", 5)
-    with pytest.raises(RunError, match="is damaged: it has over 5 bytes"):
+    with pytest.raises(RunError, match="expected at most 5 bytes, found 8"):
         read_json(tmp_path / "a.json")

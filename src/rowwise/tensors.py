@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from rowwise.errors import RunError
-from rowwise.files import write_bytes
+from rowwise.files import opened, parsing, write_bytes
 
 Array = NDArray[Any]
 
 MAX_BYTES = 8_000_000_000
+MAX_HEADER_BYTES = 10_000_000
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
@@ -23,14 +25,14 @@ def read(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
 
     Raises RunError where it cannot be read, is damaged, huge, or of another format.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RunError(f"{path} is damaged: it has over {MAX_BYTES:,} bytes")
-        with safetensors.safe_open(path, framework="numpy") as file:
-            told = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+    damaged = f"{path} is damaged: it holds no tensors that can be read"
+    with opened(path, MAX_BYTES) as file, parsing(RunError, damaged):
+        (header_bytes,) = struct.unpack("<Q", file.read(8))
+        if header_bytes > MAX_HEADER_BYTES:
+            raise RunError(f"{path} is damaged: its header has over {MAX_HEADER_BYTES:,} bytes")
+        with safetensors.safe_open(path, framework="numpy") as content:
+            told = content.metadata() or {}
+            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
     if told.get("format") != kind:
         raise RunError(f"{path} must be of the format {kind}, got {told.get('format')!r}")
     return tensors, told
