@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import shutil
 
@@ -31,6 +33,23 @@ from made_faults import (
 from small_training import TRAINS
 
 from rowwise.model import shipped
+
+REST = '"accuracy": 0.5, "val_loss": 1, "val_accuracy": 1, "train_s": 1, "val_s": 1, "steps": 1'
+
+
+def replace(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+def pipe(name):
+    """A FIFO in the place of a file of runs/tiny-s0, which nobody writes to."""
+
+    def put(work):
+        (work / "runs/tiny-s0" / name).unlink()
+        os.mkfifo(work / "runs/tiny-s0" / name)
+
+    return put
+
 
 CASES = [
     # where results go
@@ -309,6 +328,48 @@ CASES = [
         "runs runs",
         "runs/tiny-s0/metrics.jsonl, line 1: an epoch is an object with the keys epoch, loss, accuracy, val_loss, val_accuracy, train_s, val_s, steps (…)",
         run_file("metrics.jsonl", '{"epoch": 1}\n'),
+    ),
+    Case(
+        "metrics that are infinite",
+        "runs runs",
+        "runs/tiny-s0/metrics.jsonl, line 1: it is not valid JSON (a number is finite, got inf)",
+        run_file("metrics.jsonl", f'{{"epoch": 1, "loss": 1e999, {REST}}}\n'),
+    ),
+    Case(
+        "metrics that are no numbers",
+        "runs runs",
+        "runs/tiny-s0/metrics.jsonl, line 1: it is not valid JSON (a number is finite, got nan)",
+        run_file("metrics.jsonl", f'{{"epoch": 1, "loss": NaN, {REST}}}\n'),
+    ),
+    Case(
+        "metrics of another kind",
+        "runs runs",
+        "runs/tiny-s0/metrics.jsonl, line 1: an epoch is an object with the keys epoch, loss, accuracy, val_loss, val_accuracy, train_s, val_s, steps (loss is True)",
+        run_file("metrics.jsonl", f'{{"epoch": 1, "loss": true, {REST}}}\n'),
+    ),
+    Case(
+        "a pipe in the place of weights",
+        "evaluate runs/tiny-s0",
+        "cannot read runs/tiny-s0/weights.safetensors: expected a regular file, found a pipe or a device",
+        pipe("weights.safetensors"),
+    ),
+    Case(
+        "a pipe in the place of metrics",
+        "runs runs",
+        "cannot read runs/tiny-s0/metrics.jsonl: expected a regular file, found a pipe or a device",
+        pipe("metrics.jsonl"),
+    ),
+    Case(
+        "a record nested without end",
+        "runs runs",
+        "runs/tiny-s0/run.json is damaged: it is not valid JSON (it is nested …)",
+        record(name=json.loads("[" * 500 + "]" * 500)),
+    ),
+    Case(
+        "a shape without end",
+        "evaluate runs/tiny-s0",
+        "runs/tiny-s0/run.json is damaged: it is not valid JSON (a number is finite, got inf)",
+        lambda work: replace(work / "runs/tiny-s0/run.json", '"shape": [', '"shape": [1e999, '),
     ),
     Case(
         "predictions missing",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rowwise.errors import RunError
 from rowwise.files import parsing, read_text, write_text
+from rowwise.metrics import SUM_TOLERANCE
 
 MOST_BY_ROUNDING = 1.00001
 
@@ -60,6 +61,8 @@ def read(path: Path, *, count: int, classes: int) -> Predictions:
         raise RunError(f"{path} is damaged: a label must be one of 0 to {classes - 1}")
     if not ((shares >= 0) & (shares <= MOST_BY_ROUNDING)).all():
         raise RunError(f"{path} is damaged: a probability must be between 0 and 1")
+    if not (np.abs(shares.sum(1) - 1) <= SUM_TOLERANCE).all():
+        raise RunError(f"{path} is damaged: the probabilities of a row must sum to 1")
     labels, predicted = said.T.astype(np.int64)
     return Predictions(labels, predicted, shares.astype(np.float32))
 

@@ -1,0 +1,76 @@
+"""Messages are one printable line; what cannot be imported is told apart from what is not there."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from rowwise import comparison, data, drawing, keras_archive, metrics, onnx_model
+from rowwise.errors import MAX_LINE, BrokenExtra, MissingExtra, RowwiseError, importing
+
+
+def test_a_message_is_one_printable_line():
+    told = str(RowwiseError("a\n  b\x1b[31m\udcff\u202e\x00 né"))
+    assert told == r"a b\x1b[31m\udcff\u202e\x00 né"
+    long = str(RowwiseError("rule " + "x" * 10_000 + " remedy"))
+    assert len(long) == MAX_LINE
+    assert long.startswith("rule ")
+    assert long.endswith(" remedy")
+
+
+def test_a_package_that_is_not_there_is_missing():
+    missing = pytest.raises(MissingExtra, match=r"pillow-heif, which is not installed; .*\[heic\]")
+    with missing, importing("pillow-heif", "heic", module="pillow_heif"):
+        raise ModuleNotFoundError("No module named 'pillow_heif'", name="pillow_heif")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ImportError("libx.so: cannot allocate memory in static TLS block", name="sklearn"),
+        ModuleNotFoundError("No module named 'joblib'", name="joblib"),
+        ModuleNotFoundError("No module named 'sklearn.base'", name="sklearn.base"),
+        OSError("libgomp.so.1: cannot open shared object file"),
+        MemoryError(),
+        AttributeError("partially initialized module"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_package_that_cannot_be_imported_is_not_called_missing(fault):
+    with pytest.raises(BrokenExtra) as caught, importing("scikit-learn", "study", module="sklearn"):
+        raise fault
+    told = str(caught.value)
+    assert "scikit-learn, which is installed but cannot be imported (" in told
+    assert told.endswith("pip install --force-reinstall 'rowwise[study]'")
+    assert "not installed" not in told
+
+
+class _OutOfMemory:
+    """An importer for which there is no memory."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] == self.module:
+            raise ImportError(f"{name}: cannot allocate memory", name=name)
+
+
+@pytest.mark.parametrize(
+    ("module", "use"),
+    [
+        ("sklearn", metrics._scikit),
+        ("sklearn", data.digits),
+        ("scipy", comparison.scipy_stats),
+        ("matplotlib", drawing.style),
+        ("h5py", keras_archive._h5py),
+        ("onnxruntime", lambda: onnx_model.read(b"", None)),
+    ],
+)
+def test_every_extra_that_is_short_of_memory_says_so(monkeypatch, module, use):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_OutOfMemory(module), *sys.meta_path])
+    with pytest.raises(BrokenExtra, match="cannot allocate memory"):
+        use()
