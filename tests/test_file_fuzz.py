@@ -155,6 +155,7 @@ class Format(NamedTuple):
     file: str
     read: Callable[[Path], object]
     changes: tuple[Change, ...] = (damaged,)
+    deep: Callable[[Path], object] | None = None  # what reads more, and takes longer
 
 
 def read_run(folder: Path) -> None:
@@ -217,7 +218,8 @@ FORMATS = (
         for name in ("experiment.json", "environment.json")
     ),
     *(
-        Format(name, make_study, f"alpha-s0/{name}", read_study, (damaged, rewritten, rewritten))
+        Format(name, make_study, f"alpha-s0/{name}", read_run, (damaged, rewritten, rewritten),
+               read_study)
         for name in ("run.json", "metrics.jsonl", "predictions.csv")
     ),
     *(
@@ -323,6 +325,8 @@ def test_thousands_of_changed_files_stay_within_memory(chosen: Format, tmp_path:
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cases = 100 if chosen in SLOW_FORMATS else 600
+    chosen = chosen._replace(read=chosen.deep or chosen.read)
+    print(f"seed {seed}")
     said = attack(chosen, tmp_path, cases=cases, seed=seed)
     assert said[False] > cases // 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kB

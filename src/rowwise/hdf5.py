@@ -40,7 +40,8 @@ class _Refusal(Exception):
 def texts(path: Path) -> dict[str, str]:
     """Those of TEXTS that the file has as attributes.
 
-    Raises ModelError where it is damaged, MissingExtra where h5py is not installed.
+    Raises ModelError where it is damaged, MissingExtra where h5py is not installed,
+    BrokenExtra where it cannot be imported.
     """
     with opened(path, MAX_FILE_BYTES, ModelError):
         told, _ = _ask({"path": str(path)}, b"", path)

@@ -87,7 +87,8 @@ def read_csv(path: Path) -> Pair:
         DataError: no text, no rows, no label column, a value that is no whole number 0..255, rows
             of unequal length, or a number of pixels that is no square.
     """
-    with opened(path, idx.MAX_BYTES, DataError) as file:
+    rule = f"{path}: expected rows of label and pixels"
+    with opened(path, idx.MAX_BYTES, DataError) as file, parsing(DataError, rule):
         rows = _lines(file, path)
         first = next(rows, "")
         column = 0
@@ -95,7 +96,7 @@ def read_csv(path: Path) -> Pair:
             column = _label_column(first, path)
             first = next(rows, "")
         if not first:
-            raise DataError(f"{path}: expected rows of label and pixels, found none")
+            raise DataError(f"{rule}, found none")
         try:
             table = np.loadtxt(
                 itertools.chain([first], rows), np.uint8, delimiter=",", comments=None, ndmin=2
