@@ -102,7 +102,7 @@ def said(fault: BaseException) -> str:
         return "it is nested too deeply"
     line = " ".join(str(fault).split())
     if not line or isinstance(fault, LookupError):
-        line = f"{type(fault).__name__} {line}".rstrip()
+        line = f"{type(fault).__name__}: {line}".rstrip(": ")
     return line if len(line) <= MAX_SAID else line[: MAX_SAID - 3] + "..."
 
 

@@ -134,7 +134,10 @@ class Model:
     def _read(cls, path: Path) -> Self:
         weights, told = tensors.read(path, FORMAT)
         with parsing(ModelError, f"{path} is damaged: it lacks the network's description"):
-            trees = {key: parse_json(told[key], ModelError, str(path)) for key in DESCRIPTION}
+            trees = {
+                key: parse_json(told[key], ModelError, f"{path} is damaged: its {key}")
+                for key in DESCRIPTION
+            }
             (rows, columns), classes = map(int, trees["shape"]), tuple(map(str, trees["classes"]))
         try:
             experiment = parse(Experiment, trees["experiment"], where=str(path))
