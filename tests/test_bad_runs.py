@@ -332,13 +332,13 @@ CASES = [
     Case(
         "metrics that are infinite",
         "runs runs",
-        "runs/tiny-s0/metrics.jsonl, line 1: it is not valid JSON (a number is finite, got inf)",
+        "runs/tiny-s0/metrics.jsonl, line 1: it is not valid JSON (loss: a number is finite, got inf)",
         run_file("metrics.jsonl", f'{{"epoch": 1, "loss": 1e999, {REST}}}\n'),
     ),
     Case(
         "metrics that are no numbers",
         "runs runs",
-        "runs/tiny-s0/metrics.jsonl, line 1: it is not valid JSON (a number is finite, got nan)",
+        "runs/tiny-s0/metrics.jsonl, line 1: it is not valid JSON (loss: a number is finite, got nan)",
         run_file("metrics.jsonl", f'{{"epoch": 1, "loss": NaN, {REST}}}\n'),
     ),
     Case(
@@ -368,7 +368,7 @@ CASES = [
     Case(
         "a shape without end",
         "evaluate runs/tiny-s0",
-        "runs/tiny-s0/run.json is damaged: it is not valid JSON (a number is finite, got inf)",
+        "runs/tiny-s0/run.json is damaged: it is not valid JSON (shape: a number is finite, got inf)",
         lambda work: replace(work / "runs/tiny-s0/run.json", '"shape": [', '"shape": [1e999, '),
     ),
     Case(

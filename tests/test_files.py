@@ -206,10 +206,10 @@ def test_named_errors_and_what_ends_a_program_pass_a_parser(passes):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": 1e999}', "a number is finite, got inf"),
-        (b'{"a": [[NaN]]}', "a number is finite, got nan"),
-        (b'{"a": -Infinity}', "a number is finite, got -inf"),
-        (b'{"a": 9223372036854775808}', "a whole number is below 2^63"),
+        (b'{"a": 1e999}', "a: a number is finite, got inf"),
+        (b'{"a": [[NaN]]}', "a: a number is finite, got nan"),
+        (b'{"a": -Infinity}', "a: a number is finite, got -inf"),
+        (b'{"a": 9223372036854775808}', "a: a whole number is below 2^63"),
         (b'{"a": ' + b"[" * 65 + b"]" * 65 + b"}", "it is nested more than 64 deep"),
         (b'{"a": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
     ],

@@ -82,7 +82,7 @@ def rewritten(path, **changes):
         ({"card": "{"}, "is damaged: its card: it is not valid JSON"),
         ({"shape": "[6]"}, "is damaged: it lacks the network's description"),
         ({"classes": "7"}, "is damaged: it lacks the network's description"),
-        ({"shape": "[1e999, 6]"}, "is damaged: its shape: it is not valid JSON (a number is fin"),
+        ({"shape": "[1e999, 6]"}, "is damaged: its shape: it is not valid JSON (it: a number is"),
         ({"shape": "[true, 6]"}, "must have the shape"),
         ({"card": "[" * 5000}, "is damaged: its card: it is not valid JSON"),
         ({"card": "[" * 60 + "]" * 60}, "should be a table of keys"),

@@ -175,20 +175,20 @@ def parse_toml(text: str, error: Fault, blame: str) -> dict[str, Any]:
 
 def _checked(tree: Any) -> Any:
     """Plain data, nested at most MAX_DEPTH deep, with numbers that are finite and below 2^63."""
-    level, depth = [tree], 0
+    level, depth = [("it", tree)], 0
     while level:
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-        for value in level:
+        for key, value in level:
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"a number is finite, got {value}")
+                raise ValueError(f"{key}: a number is finite, got {value}")
             if isinstance(value, int) and abs(value) >= MAX_WHOLE:
-                raise ValueError("a whole number is below 2^63, got a larger one")
-        branches = [value for value in level if isinstance(value, dict | list)]
+                raise ValueError(f"{key}: a whole number is below 2^63, got a larger one")
         level = [
             below
-            for value in branches
-            for below in (value.values() if isinstance(value, dict) else value)
+            for key, value in level
+            if isinstance(value, dict | list)
+            for below in (value.items() if isinstance(value, dict) else ((key, v) for v in value))
         ]
         depth += 1
     return tree
