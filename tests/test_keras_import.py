@@ -249,6 +249,9 @@ BAD_LAYERS = {
         r"its axis is the last one, got 1",
     ),
     "units": (("LSTM", {**LSTM[1], "units": "many"}), r"units"),
+    "endless-units": (("LSTM", {**LSTM[1], "units": float("inf")}), r"a number is finite, got inf"),
+    "huge-units": (("LSTM", {**LSTM[1], "units": 10**40}), r"a whole number is below 2\^63"),
+    "large-units": (("LSTM", {**LSTM[1], "units": 1e300}), r"units"),
     "no-units": (("LSTM", {}), r"not described as Keras does it \(KeyError: 'units'\)"),
     "scaled": (("Rescaling", {"scale": 2.0}), r"bytes must be divided by 255"),
     "softmax-inside": (SOFTMAX, r"a softmax must stand at the end alone"),
@@ -339,7 +342,7 @@ BAD_FILES = {
     "empty": (lambda p: p.write_bytes(b""), r"is no Keras model"),
     "half": (
         lambda p: p.write_bytes((FILES / "3.6.0.keras").read_bytes()[:3000]),
-        r"is damaged: File is not a zip file",
+        r"is damaged: it is no sound archive \(File is not a zip file\)",
     ),
     "half-h5": (
         lambda p: p.write_bytes((FILES / "3.6.0.h5").read_bytes()[:9000]),
@@ -347,9 +350,18 @@ BAD_FILES = {
     ),
     "no-config": (lambda p: packed(p, config=None), r"this one has no config\.json"),
     "no-weights": (lambda p: packed(p, weights=None), r"this one has no model\.weights\.h5"),
-    "no-json": (lambda p: packed(p, config=b"{"), r"is damaged: its description is no JSON"),
-    "a-list": (lambda p: packed(p, config=b"[]"), r"is damaged: its description is a list"),
-    "deep": (lambda p: packed(p, config=b"[" * 100_000), r"is damaged: its description is no JSON"),
+    "no-json": (
+        lambda p: packed(p, config=b"{"),
+        r"is damaged: its description: it is not valid JSON",
+    ),
+    "a-list": (
+        lambda p: packed(p, config=b"[]"),
+        r"is damaged: its description: it must hold an object, got a list",
+    ),
+    "deep": (
+        lambda p: packed(p, config=b"[" * 100_000),
+        r"is damaged: its description: it is not valid JSON",
+    ),
     "no-layers": (
         lambda p: packed(p, config=b'{"class_name": "Sequential", "config": {}}'),
         r"not one that Keras writes .*KeyError: 'layers'",
