@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rowwise import comparison, data, drawing, keras_archive, metrics, onnx_model
+from rowwise import comparison, data, drawing, image_files, keras_archive, metrics, onnx_model
 from rowwise.errors import MAX_LINE, BrokenExtra, MissingExtra, RowwiseError, importing, printable
 
 
@@ -85,6 +85,8 @@ class _OutOfMemory:
         ("matplotlib", drawing.style),
         ("h5py", keras_archive._h5py),
         ("onnxruntime", lambda: onnx_model.read(b"", None)),
+        ("pypdfium2", lambda: image_files.picture(b"%PDF-1.7\n")),
+        ("pillow_heif", lambda: image_files.picture(b"\0\0\0\x18ftypheic\0\0\0\0heicmif1")),
     ],
 )
 def test_every_extra_that_is_short_of_memory_says_so(monkeypatch, module, use):
