@@ -90,6 +90,9 @@ def pack_run(
     from rowwise.model import shipped
 
     found = packing.opened(model)
+    path = out or Path(f"{found.name}.safetensors")
+    own_files = () if str(model) in shipped() else (Path(model),)
+    files.check_outputs([path], [*own_files, *(data or ())])
     own = found.card.data
     if not data and (not own or blend.is_joined(own)):
         several = f"several data sets ({own}), which are" if own else "data that it does not name,"
@@ -103,9 +106,6 @@ def pack_run(
         report=terminal.to_stderr,
         progress=sys.stderr.isatty(),
     )
-    path = out or Path(f"{found.name}.safetensors")
-    own_files = () if str(model) in shipped() else (Path(model),)
-    files.check_outputs([path], [*own_files, *(data or ())])
     packed = packing.pack(found, loaded, threads=threads)
     packed.save(path)
     card = packed.card
