@@ -79,12 +79,13 @@ def pack_run(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Calibrate a model, or that of a run, for `rowwise predict`; nothing is trained.
+    """Calibrate a model, or that of a run, for `rowwise predict`.
 
-    Its temperature is fitted, and the thresholds are chosen from which on readings are accepted, so
-    that a promised error rate is kept: on pictures that were not learnt from, read as `rowwise
-    predict` reads them. Of the data that it learnt from these are the ones that its training held
-    out; of other data, named with --data, all training pictures are taken as not learnt from.
+    Nothing is trained: the temperature is fitted, and the thresholds are chosen from which on
+    readings are accepted, so that a promised error rate is kept: on pictures that were not learnt
+    from, read as `rowwise predict` reads them. Of the data that it learnt from these are the ones
+    that its training held out; of other data, named with --data, all training pictures are taken
+    as not learnt from.
     """
     from rowwise import blend, files, packing, terminal
     from rowwise.model import shipped
