@@ -15,7 +15,7 @@ from conformance import CASES, KERAS_LACKS
 
 from rowwise import config, hdf5, keras_archive, keras_import, keras_model, runs
 from rowwise.engines import plain
-from rowwise.errors import MissingExtra, ModelError, RowwiseError, RunError
+from rowwise.errors import BrokenExtra, MissingExtra, ModelError, RowwiseError, RunError
 from rowwise.keras_import import import_keras
 
 h5py = pytest.importorskip("h5py", reason="needs h5py: pip install 'rowwise[export]'")
@@ -109,10 +109,14 @@ def test_data_of_another_shape_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    (tmp_path / "h5py.py").write_text("raise ImportError")
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [("ModuleNotFoundError('', name='h5py')", MissingExtra), ("MemoryError", BrokenExtra)],
+)
+def test_a_package_that_is_missing_or_broken_is_named(tmp_path, monkeypatch, fault, named):
+    (tmp_path / "h5py.py").write_text(f"raise {fault}")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(MissingExtra, match=r"package h5py, .*rowwise\[export\]"):
+    with pytest.raises(named, match=r"package h5py, .*rowwise\[export\]"):
         import_keras(FILES / "3.6.0.keras", tmp_path / "mine")
 
 
