@@ -16,7 +16,7 @@ import made_models
 import numpy as np
 import pytest
 from made_models import field
-from made_server import KEY, PNG, png, served, until
+from made_server import KEY, PNG, children, png, processes, served, until
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix", reason="processes and signals as POSIX has them"
@@ -30,23 +30,6 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("served")
     made_models.rows().save(place / "rows.safetensors")
     return place
-
-
-def children(pid: int) -> list[int]:
-    """The processes that one has started, of the system's table."""
-    return [one for one, (state, parent) in processes().items() if parent == pid and state != "Z"]
-
-
-def processes() -> dict[int, tuple[str, int]]:
-    """State and parent of every process."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
-        except OSError:  # it has just ended
-            continue
-        found[int(path.parent.name)] = state, int(parent)
-    return found
 
 
 def read(url: str, client: httpx.Client | None = None) -> int:
