@@ -13,6 +13,8 @@ import io
 import itertools
 import json
 import os
+import resource
+import socket
 import struct
 import sys
 import time
@@ -29,6 +31,7 @@ CONNECTIONS = 16  # of the honest client: dealt out to both workers
 ANSWER_S = 20.0  # an honest request without an answer has failed
 STUCK_S = 3.0  # a server that takes no more bytes for so long has stopped reading
 MEGABYTE = 1_000_000
+SEND_BUFFER = 65_536
 FAULTS = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError)
 
 Told = Counter  # what an attacker did and saw
@@ -101,6 +104,8 @@ async def honest(
 async def connection(port: int) -> Any:
     """A connection that is torn down at once at the end."""
     reader, writer = await asyncio.open_connection(HOST, port)
+    made = writer.get_extra_info("socket")
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # what it holds is not taken
     writer.transport.set_write_buffer_limits(high=0)
     try:
         yield reader, writer
@@ -122,6 +127,7 @@ async def poured(port: int, parts: Iterator[bytes], told: Told, name: str = "byt
                 async with asyncio.timeout(STUCK_S):
                     await writer.drain()
                 taken += len(part)
+                told[f"most {name}"] = max(told[f"most {name}"], taken)
                 if reader.at_eof():
                     break
             else:
@@ -132,7 +138,6 @@ async def poured(port: int, parts: Iterator[bytes], told: Told, name: str = "byt
         told[f"kept {name}"] += 1
     except FAULTS:
         told[f"closed {name}"] += 1
-    told[f"most {name}"] = max(told[f"most {name}"], taken)
 
 
 async def left(port: int, whole: bytes, after_s: float, told: Told) -> None:
@@ -491,13 +496,17 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--key", default="")
+    parser.add_argument("--patience", type=float, default=ANSWER_S)
     given = parser.parse_args()
     picture = given.picture.read_bytes()
     if given.part == "honest":
-        seen = asyncio.run(honest(given.port, picture, given.seconds, given.key))
+        met = honest(given.port, picture, given.seconds, given.key, given.patience)
+        seen = asyncio.run(met)
         given.out.write_text(json.dumps(seen))
         return
     os.nice(10)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     made = ATTACKS[given.part]
     act = made(picture) if given.part == "explanations" else made()
     print("ready", flush=True)

@@ -39,6 +39,8 @@ HELD_BYTES = 500_000_000
 GRACE_S = 5.0
 END_S = 1.0  # after the grace, beside what an end without an attack takes
 REFUSED_BYTES = 8_000_000  # of a body that was refused, buffers of the system included
+MAX_BYTES = 20_000_000  # of a body that may be read
+REPLACED_S = 20.0  # from a worker's stop to another one in its place
 SAMPLE_S = 0.05
 MB = 1_000_000
 FILE = png(field(3))
@@ -134,11 +136,11 @@ def started(folder: Path, **options: Any) -> Iterator[Server]:
         server.close()
 
 
-def client(folder: Path, part: str, port: int, seconds: float, key: str = "") -> subprocess.Popen:
+def client(folder: Path, part: str, port: int, seconds: float, *more: str) -> subprocess.Popen:
     """A process of attacks.py."""
     (folder / "picture").write_bytes(FILE)
     arguments = [part, str(port), str(seconds), folder / "picture", folder / f"{part}.json"]
-    command = [sys.executable, PROGRAM, *arguments, *(["--key", key] if key else [])]
+    command = [sys.executable, PROGRAM, *arguments, *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
@@ -181,9 +183,12 @@ class Sampler(threading.Thread):
         return self.peak
 
 
-def honest(folder: Path, port: int, seconds: float, key: str = "") -> dict[str, Any]:
+def honest(
+    folder: Path, port: int, seconds: float, key: str = "", patience_s: float = attacks.ANSWER_S
+) -> dict[str, Any]:
     """What the honest client met: its waits in ms, its failures, its own worst delay."""
-    process = client(folder, "honest", port, seconds, key)
+    more = ["--patience", str(patience_s), *(["--key", key] if key else [])]
+    process = client(folder, "honest", port, seconds, *more)
     try:
         process.communicate(timeout=seconds + attacks.ANSWER_S + 20)
     finally:
@@ -268,9 +273,9 @@ def test_an_attack(name, tmp_path, baseline, told):
         with attacked(tmp_path, attack, server.port, SECONDS + 120):
             met = honest(tmp_path, server.port, SECONDS, key)
             answers = server.reads(key)
+            saw = json.loads((tmp_path / f"{attack}.json").read_text())  # by the living server
             seconds, code = server.end()
         peak = sampler.stop()
-    saw = json.loads((tmp_path / f"{attack}.json").read_text())
     allowed = idle + HELD_BYTES + BEYOND_BYTES
     told(name, met | {"baseline_ms": baseline["longest_ms"], "idle_mb": idle // MB,
                       "peak_mb": peak // MB, "allowed_mb": allowed // MB, "answers": answers,
@@ -282,12 +287,12 @@ def test_an_attack(name, tmp_path, baseline, told):
         (peak > allowed, f"{peak // MB} MB, {allowed // MB} are allowed"),
         (not answers, "it does not answer new connections"),
         (seconds > longest_end_s or code != 0, f"it ended after {seconds:.1f} s with {code}"),
-        *((True, fault) for fault in seen_by_attacker(attack, saw)),
+        *((True, fault) for fault in seen_by_attacker(attack, saw, keyed=bool(key))),
     ]
     assert [fault for is_one, fault in faults if is_one] == []
 
 
-def seen_by_attacker(attack: str, saw: dict[str, int]) -> Iterator[str]:
+def seen_by_attacker(attack: str, saw: dict[str, int], *, keyed: bool) -> Iterator[str]:
     """What is wrong by what an attacker saw."""
     if not saw.get("rounds"):
         yield "there was no attack"
@@ -295,7 +300,57 @@ def seen_by_attacker(attack: str, saw: dict[str, int]) -> Iterator[str]:
         yield f"of thousands of requests {saw.get('404', 0)} were answered"
     if attack == "endless_bodies":
         for name, count in saw.items():
-            if name.startswith("most ") and count > REFUSED_BYTES:
+            read = MAX_BYTES if name == "most too long" and not keyed else 0
+            if name.startswith("most ") and count > read + REFUSED_BYTES:
                 yield f"{name}: {count:,} bytes of a refused body were taken"
             if name.startswith("kept "):
                 yield f"{name}: {count} connections of refused bodies were kept"
+
+
+# --- what happens to its processes --------------------------------------------------------------
+
+
+def test_a_stopped_worker_is_replaced_while_the_other_one_serves(tmp_path, baseline, told):
+    """What hung on the stopped worker is counted aside: at most what was connected to it."""
+    patience_s = 1.0
+    with started(tmp_path) as server:
+        warm(server)
+        stopped, *others = server.workers()
+        replaced_s: list[float] = []
+
+        def stop() -> None:
+            time.sleep(min(2.0, SECONDS / 4))
+            os.kill(stopped, signal.SIGSTOP)
+            start = time.monotonic()
+            while time.monotonic() < start + REPLACED_S:
+                now = server.workers()
+                if stopped not in now and len(now) == 2:
+                    replaced_s.append(time.monotonic() - start)
+                    return
+                time.sleep(0.05)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        met = honest(tmp_path, server.port, SECONDS, patience_s=patience_s)
+        stopper.join()
+        answers = bool(replaced_s) and bool(until(server.reads, 20))
+        kept_on = others == [one for one in server.workers() if one in others]
+        seconds, code = server.end()
+    waits = [wait for _, wait, status in met["records"] if status == 200]
+    told("stopped_worker", met | {"baseline_ms": baseline["longest_ms"],
+         "longest_served_ms": round(1000 * max(waits)), "replaced_s": replaced_s,
+         "end_s": round(seconds, 2), "exit": code})  # fmt: skip
+    assert replaced_s, f"not replaced within {REPLACED_S:.0f} s"
+    assert answers
+    assert kept_on
+    assert met["failed"] <= attacks.CONNECTIONS
+    assert max(waits) <= LONGEST_WAIT_S
+    assert (seconds <= GRACE_S + END_S + baseline["end_s"], code) == (True, 0)
+
+
+def test_a_stopped_worker_does_not_hold_up_the_end(tmp_path, baseline):
+    with started(tmp_path) as server:
+        warm(server)
+        os.kill(server.workers()[0], signal.SIGSTOP)
+        seconds, _ = server.end()
+    assert seconds <= GRACE_S + END_S + baseline["end_s"]
