@@ -210,13 +210,24 @@ def test_a_killed_worker_is_replaced_and_what_it_counted_stays(folder):
         assert process.wait() == 0
 
 
-def test_workers_do_not_outlive_their_parent(folder):
-    with served(folder, "--workers", "2") as process:
-        process.url()
-        workers = children(process.process.pid)
-        process.process.kill()
-        process.process.wait()
-        until(lambda: not [w for w in workers if alive(w)])
+def test_workers_do_not_outlive_their_parent_nor_its_folder_the_next_start(folder, tmp_path):
+    several = {"TMPDIR": str(tmp_path)}
+    with served(folder, "--workers", "2", **several) as killed:
+        killed.url()
+        workers = children(killed.process.pid)
+        left = set(tmp_path.iterdir())
+        with served(folder, "--workers", "2", **several) as living:
+            url = living.url()
+            kept = set(tmp_path.iterdir()) - left
+            killed.process.kill()
+            killed.process.wait()
+            until(lambda: not [w for w in workers if alive(w)])
+            with served(folder, "--workers", "2", **several) as following:
+                following.url()
+                there = set(tmp_path.iterdir())
+            assert not left & there
+            assert kept <= there
+            assert "rowwise_" in httpx.get(f"{url}/metrics").text
 
 
 def alive(pid: int) -> bool:
