@@ -145,6 +145,7 @@ async def left(port: int, whole: bytes, after_s: float, told: Told) -> None:
     with suppress(*FAULTS):
         async with connection(port) as (reader, writer):
             writer.write(whole)
+            told["sent"] += 1
             async with asyncio.timeout(after_s):
                 told[str(await answer(reader))] += 1
                 return
@@ -407,8 +408,9 @@ SILENT = 2500  # connections; more than a worker may have files by most systems'
 def silent() -> Round:
     """Connections that say nothing."""
 
-    async def one(port: int, told: Told) -> None:
+    async def one(port: int, told: Told, number: int) -> None:
         with suppress(*FAULTS):
+            await asyncio.sleep(number / SILENT)  # all at once would hold up the attacker itself
             async with asyncio.timeout(10):
                 reader, writer = await asyncio.open_connection(HOST, port)
             told["opened"] += 1
@@ -420,7 +422,7 @@ def silent() -> Round:
                 writer.transport.abort()
 
     async def act(port: int, told: Told) -> None:
-        await together(SILENT, lambda _: one(port, told))
+        await together(SILENT, lambda number: one(port, told, number))
 
     return act
 
@@ -477,7 +479,7 @@ async def attack(act: Round, port: int, seconds: float, out: Path) -> None:
 
     async def writing() -> None:
         while True:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
             written = out.with_suffix(".part")
             written.write_text(json.dumps(told))
             written.replace(out)
