@@ -151,7 +151,8 @@ def attacked(folder: Path, name: str, port: int, seconds: float) -> Iterator[Non
     try:
         assert attacker.stdout is not None
         assert attacker.stdout.readline() == b"ready\n"
-        until(lambda: effects(saw_by(folder, name)), 60)
+        least = 0.8 * attacks.SILENT if name == "silent" else 1
+        until(lambda: effects(saw_by(folder, name)) >= least, 60)
         yield
         assert attacker.poll() is None, "the attack ended before the test did"
     finally:
@@ -306,8 +307,6 @@ def test_an_attack(name, tmp_path, baseline, told):
 
 def seen_by_attacker(attack: str, saw: dict[str, int], *, keyed: bool) -> Iterator[str]:
     """What is wrong by what an attacker saw."""
-    if attack == "silent" and saw["opened"] < attacks.SILENT * 0.8:
-        yield f"only {saw['opened']} connections were opened: there was no attack"
     if attack == "requests" and saw.get("404", 0) < 1000:
         yield f"of thousands of requests {saw.get('404', 0)} were answered"
     if attack == "endless_bodies":
