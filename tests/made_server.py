@@ -159,6 +159,23 @@ def served(folder: Path, *arguments: Any, **environment: str) -> Iterator[Proces
         process.process.stderr.close()
 
 
+def children(pid: int) -> list[int]:
+    """The processes that one has started, of the system's table."""
+    return [one for one, (state, parent) in processes().items() if parent == pid and state != "Z"]
+
+
+def processes() -> dict[int, tuple[str, int]]:
+    """State and parent of every process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it has just ended
+            continue
+        found[int(path.parent.name)] = state, int(parent)
+    return found
+
+
 def until(true: Any, seconds: float = 20.0) -> Any:
     """Wait until something is true, and give it back."""
     end = time.monotonic() + seconds

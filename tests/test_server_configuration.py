@@ -88,6 +88,12 @@ def test_keys_are_not_repeated_when_they_are_wrong(tmp_path, value):
     assert "sesame" not in str(raised.value)
 
 
+@pytest.mark.parametrize("value", ["", " ", ",", " , "])
+def test_keys_that_are_set_but_none_start_nothing(value):
+    with pytest.raises(ConfigError, match="ROWWISE_SERVE_API_KEYS"):
+        made(ROWWISE_SERVE_API_KEYS=value)
+
+
 def test_keys_are_not_shown():
     shown = Configuration(api_keys=(KEY,))
     assert KEY not in repr(shown)

@@ -16,7 +16,7 @@ import made_models
 import numpy as np
 import pytest
 from made_models import field
-from made_server import KEY, PNG, png, served, until
+from made_server import KEY, PNG, children, png, processes, served, until
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix", reason="processes and signals as POSIX has them"
@@ -30,23 +30,6 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("served")
     made_models.rows(promises=(made_models.PROMISE,)).save(place / "rows.safetensors")
     return place
-
-
-def children(pid: int) -> list[int]:
-    """The processes that one has started, of the system's table."""
-    return [one for one, (state, parent) in processes().items() if parent == pid and state != "Z"]
-
-
-def processes() -> dict[int, tuple[str, int]]:
-    """State and parent of every process."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
-        except OSError:  # it has just ended
-            continue
-        found[int(path.parent.name)] = state, int(parent)
-    return found
 
 
 def read(url: str, client: httpx.Client | None = None) -> int:
@@ -227,13 +210,24 @@ def test_a_killed_worker_is_replaced_and_what_it_counted_stays(folder):
         assert process.wait() == 0
 
 
-def test_workers_do_not_outlive_their_parent(folder):
-    with served(folder, "--workers", "2") as process:
-        process.url()
-        workers = children(process.process.pid)
-        process.process.kill()
-        process.process.wait()
-        until(lambda: not [w for w in workers if alive(w)])
+def test_workers_do_not_outlive_their_parent_nor_its_folder_the_next_start(folder, tmp_path):
+    several = {"TMPDIR": str(tmp_path)}
+    with served(folder, "--workers", "2", **several) as killed:
+        killed.url()
+        workers = children(killed.process.pid)
+        left = set(tmp_path.iterdir())
+        with served(folder, "--workers", "2", **several) as living:
+            url = living.url()
+            kept = set(tmp_path.iterdir()) - left
+            killed.process.kill()
+            killed.process.wait()
+            until(lambda: not [w for w in workers if alive(w)])
+            with served(folder, "--workers", "2", **several) as following:
+                following.url()
+                there = set(tmp_path.iterdir())
+            assert not left & there
+            assert kept <= there
+            assert "rowwise_" in httpx.get(f"{url}/metrics").text
 
 
 def alive(pid: int) -> bool:
