@@ -24,7 +24,6 @@ from PIL import Image
 from rowwise.recognise import Recogniser
 from rowwise.server import Application, create_app
 from rowwise.server.configuration import Configuration
-from rowwise.server.log import Log
 
 PNG = {"content-type": "image/png"}
 RAW = {"content-type": "application/octet-stream"}
@@ -45,9 +44,8 @@ def recognisers(**card: Any) -> dict[str, Recogniser]:
     return {model.name: Recogniser(model, threads=1) for model in models}
 
 
-def application(log: Log | None = None, *, models: Any = None, **settings: Any) -> Application:
-    made = Configuration(**settings)
-    return create_app(made, recognisers=models or recognisers(), log=log)
+def application(*, models: Any = None, **settings: Any) -> Application:
+    return create_app(Configuration(**settings), recognisers=models or recognisers())
 
 
 class Client:

@@ -94,6 +94,17 @@ def test_keys_that_are_set_but_none_start_nothing(value):
         made(ROWWISE_SERVE_API_KEYS=value)
 
 
+@pytest.mark.parametrize("key", ["key_file", "hosts"])
+def test_what_protects_is_not_set_to_nothing(tmp_path, key):
+    with pytest.raises(ConfigError, match=f"{key}: .*set and empty"):
+        made(**{f"ROWWISE_SERVE_{key.upper()}": ""})
+    file = tmp_path / "serve.toml"
+    file.write_text(f'{key} = ""\n')
+    with pytest.raises(ConfigError, match="set and empty"):
+        made(file=file)
+    assert made(file=None) == Configuration()
+
+
 def test_keys_are_not_shown():
     shown = Configuration(api_keys=(KEY,))
     assert KEY not in repr(shown)

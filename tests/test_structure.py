@@ -69,7 +69,7 @@ HOMES = {
     "pillow_heif": {"image_files"},
     "fastapi": {"server", "server.routes"},
     "starlette": {"server", "server.answers", "server.bodies", "server.gate"},
-    "uvicorn": {"server.process"},
+    "uvicorn": {"server.process", "server.protocol"},
     "python_multipart": {"server.bodies"},
     "prometheus_client": {"server.metrics"},
     "orjson": {"server.answers", "server.bodies", "server.log", "server.problems"},
