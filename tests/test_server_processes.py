@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,11 @@ import numpy as np
 import pytest
 from made_models import field
 from made_server import KEY, PNG, children, png, processes, served, until
+
+from rowwise.server import workers
+from rowwise.server.configuration import Configuration
+from rowwise.server.listening import listen
+from rowwise.server.metrics import Folder
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix", reason="processes and signals as POSIX has them"
@@ -228,6 +234,33 @@ def test_workers_do_not_outlive_their_parent_nor_its_folder_the_next_start(folde
             assert not left & there
             assert kept <= there
             assert "rowwise_" in httpx.get(f"{url}/metrics").text
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_known_and_one_that_lives_is_none(folder, monkeypatch):
+    monkeypatch.setattr(workers, "SILENT_S", 3.0)
+    settings = Configuration(models=(str(folder / "rows.safetensors"),), port=0)
+    with Folder() as counters, ExitStack() as opened:
+        sockets = [opened.enter_context(one) for one in listen(settings)]
+        worker = workers.Worker(settings, sockets, counters)
+
+        def hangs() -> bool:
+            worker.hear()
+            return worker.hangs()
+
+        try:
+            until(lambda: worker.hear(0.1) or worker.models, 60)
+            end = time.monotonic() + 3.5
+            while time.monotonic() < end:
+                assert not hangs()
+                time.sleep(0.1)
+            os.kill(worker.process.pid, signal.SIGSTOP)
+            until(hangs)
+        finally:
+            worker.process.kill()
+            worker.process.wait()
+            assert not worker.hangs()
+            worker.close()
 
 
 def alive(pid: int) -> bool:
