@@ -67,7 +67,7 @@ HOMES = {
     },
     "pypdfium2": {"image_files"},
     "pillow_heif": {"image_files"},
-    "fastapi": {"server", "server.routes"},
+    "fastapi": {"server", "server.queries", "server.routes"},
     "starlette": {"server", "server.answers", "server.bodies", "server.gate"},
     "uvicorn": {"server.process", "server.protocol"},
     "python_multipart": {"server.bodies"},

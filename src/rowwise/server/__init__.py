@@ -22,7 +22,7 @@ from rowwise.server.configuration import Configuration
 from rowwise.server.gate import Gate, fault
 from rowwise.server.origins import Hosts, is_loopback
 from rowwise.server.problems import Full, Problem, invalid
-from rowwise.server.routes import Abandoned, routes
+from rowwise.server.routes import Abandoned, pictures, routes
 from rowwise.server.service import Service
 from rowwise.server.shelf import Shelf
 
@@ -87,6 +87,7 @@ def _api(service: Service, *, keyed: bool) -> FastAPI:
         redoc_url=None,
         lifespan=partial(_lifespan, service),
     )
+    api.include_router(pictures)
     api.include_router(routes)
     api.add_exception_handler(Problem, _problem)
     api.add_exception_handler(Abandoned, _abandoned)

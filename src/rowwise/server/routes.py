@@ -17,11 +17,12 @@ from rowwise.server.batching import is_quick
 from rowwise.server.decoding import Source
 from rowwise.server.origins import is_loopback
 from rowwise.server.problems import Problem
-from rowwise.server.queries import Asked, AskedMany, Label
+from rowwise.server.queries import Asked, AskedMany, Label, QueryRoute
 from rowwise.server.service import Service
 
 Wanted = TypeVar("Wanted")
 routes = APIRouter()
+pictures = APIRouter(route_class=QueryRoute)
 NOT_KEPT = (
     "corrections are kept by a server that was started with --keep FOLDER, for requests from its "
     "own machine"
@@ -58,7 +59,7 @@ async def _gone(request: Request) -> None:
 # --- reading ------------------------------------------------------------------------------------
 
 
-@routes.post("/v1/read", **operations.READ)
+@pictures.post("/v1/read", **operations.READ)
 async def read(request: Request, asked: Annotated[Asked, Query()]) -> Response:
     """Read the digit in one picture."""
     service = service_of(request)
@@ -86,7 +87,7 @@ async def _one_picture(request: Request) -> Source:
     return await service.parsed(partial(bodies.one_picture, body), len(body.data))
 
 
-@routes.post("/v1/read-many", **operations.READ_MANY)
+@pictures.post("/v1/read-many", **operations.READ_MANY)
 async def read_many(request: Request, asked: Annotated[AskedMany, Query()]) -> Response:
     """Read one digit in each of many pictures."""
     service = service_of(request)
@@ -107,7 +108,7 @@ async def read_many(request: Request, asked: Annotated[AskedMany, Query()]) -> R
     return json_of({"model": name, "classes": recogniser.model.classes, "readings": readings})
 
 
-@routes.post("/v1/corrections", **operations.CORRECT)
+@pictures.post("/v1/corrections", **operations.CORRECT)
 async def correct(request: Request, asked: Annotated[Label, Query()]) -> Response:
     """Keep a picture as an example of what it shows."""
     service = service_of(request)
