@@ -99,7 +99,8 @@ def test_a_query_says_only_what_is_known(client):
     file = png(FIELD)
     problem(client.post(f"{READ}?modle=rows", file), 422, "did you mean 'model'")
     problem(client.post(f"{READ}?explain=perhaps", file), 422, "'explain'", "'perhaps'")
-    problem(client.post(f"{READ}?{'a' * 3000}=1", file), 422, "unknown parameter")
+    problem(client.post(f"{READ}?{'a' * 3000}=1", file), 422, "2,000 bytes")
+    problem(client.post(f"{READ}?{'a=1&' * 40}", file), 422, "20 parameters")
     problem(client.post(f"{MANY}?explain=true", file, headers=RAW), 422, "unknown parameter")
 
 

@@ -86,9 +86,10 @@ def _api(service: Service, *, keyed: bool) -> FastAPI:
         docs_url=None,  # these pages fetch from other servers
         redoc_url=None,
         lifespan=partial(_lifespan, service),
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for every request
     )
-    api.include_router(pictures)
-    api.include_router(routes)
+    # Not `include_router`, which looks each route up in a router of its own, anew a request.
+    api.router.routes += [*pictures.routes, *routes.routes]
     api.add_exception_handler(Problem, _problem)
     api.add_exception_handler(Abandoned, _abandoned)
     api.add_exception_handler(Exception, _fault)

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 LOGGER = logging.getLogger("rowwise.server")
-GATHER_S = 0.05  # lines of many requests are written together
+GATHER_S = 0.2  # lines of many requests are written together
 MOST_LINES = 10_000  # that wait to be written: some megabytes
 BLOCK_BYTES = 4096  # of what a pipe takes whole, so that lines of several workers never mix
 CLOSE_S = 1.0  # for what waits, at the end
@@ -60,7 +60,8 @@ class QueuedHandler(logging.Handler):
             self._dropped += 1
             return
         self._lines.append(self.format(record).encode() + b"\n")
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def close(self) -> None:
         """Write what waits, as far as it is read within `CLOSE_S`."""
@@ -134,7 +135,11 @@ def logging_to(descriptor: int = 2, *, access: bool = True) -> Iterator[None]:
 def access(fields: Mapping[str, Any]) -> None:
     """A line of a request, where such lines are wanted."""
     if LOGGER.isEnabledFor(logging.INFO):
-        LOGGER.info("request", extra={"fields": fields})
+        # As `LOGGER.info`, which looks for its caller.
+        record = LOGGER.makeRecord(
+            LOGGER.name, logging.INFO, "", 0, "request", (), None, extra={"fields": fields}
+        )
+        LOGGER.handle(record)
 
 
 _second: list[Any] = [0, ""]

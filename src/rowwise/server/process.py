@@ -20,7 +20,7 @@ from rowwise.server.log import logging_to
 from rowwise.server.protocol import MAX_CONNECTIONS, LimitedProtocol
 
 BEAT_S = 0.9  # uvicorn looks once a second
-SWITCH_S = 0.0005  # that a thread holds the interpreter while the event loop wants it
+SWITCH_S = 0.001  # that a thread holds the interpreter while the event loop wants it
 FILES = 4 * MAX_CONNECTIONS
 KEEP_ALIVE_S = 65  # longer than the minute for which proxies keep an idle connection
 

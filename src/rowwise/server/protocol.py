@@ -82,9 +82,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._buffered_bytes += len(data)
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_timer is None:
-                self._head_timer = self.loop.call_later(HEAD_S, self._on_slow_head)
         super().data_received(data)
+        if self._in_head and self._head_bytes and self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self._on_slow_head)
         held = self._head_bytes if self._in_head else self._buffered_bytes
         if held > MAX_HEAD_BYTES:
             self._refuse_head()
