@@ -19,6 +19,7 @@ MAX_HEAD_BYTES = 65_536
 HEAD_S = 10.0  # for a head to come, from the connection or its first byte on
 UNREAD_S = 10.0  # for a client to take in more of an answer
 LINGER_S = 1.0  # for a client that is refused to stop sending, and to see why
+LINGER_BYTES = 2_000_000
 MAX_AHEAD = 16  # requests of a connection that wait for the one that is being answered
 MAX_CONNECTIONS = 1000  # of a process: beyond them the one that has been idle longest is closed
 
@@ -77,9 +78,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; refuse a head that has too many."""
-        if self._refused:
-            return
         self._buffered_bytes += len(data)
+        if self._refused:
+            if self._buffered_bytes > LINGER_BYTES:
+                self.transport.abort()
+            return
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
