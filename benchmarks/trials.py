@@ -126,11 +126,15 @@ def judge(model: Recogniser, pictures: Iterable[Any], *, threads: int | None = N
     """What a model tells of pictures, each read as any picture is; no ink is no answer."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from rowwise import image
+    from rowwise import image, pixels
     from rowwise.recognise import Prepared
 
+    def prepared(picture: Any) -> Prepared:
+        shown = pixels.from_array(picture) if isinstance(picture, np.ndarray) else picture
+        return Prepared("", 1, image.normalise(shown), None)
+
     with ThreadPoolExecutor(threads) as pool:
-        seen = [Prepared("", 1, one, None) for one in pool.map(image.normalise, pictures)]
+        seen = list(pool.map(prepared, pictures))
     readings = [outcome.reading for outcome in model.read_prepared(seen)]
     return [
         Told(one.digit, one.confidence, one.accepted, one.picture)

@@ -216,7 +216,7 @@ def test_the_command_packs_a_model_that_ships_and_a_file(call, tmp_path, monkeyp
     assert "held-out accuracy: " in told
     assert "at most 5 % wrong: accepted from a confidence of" in told
     assert "at most 0.1 % wrong: not promised" in told
-    assert "best.safetensors; name another --out" in call("best.safetensors", code=1)
+    assert "an output overwrites no input" in call("best.safetensors", code=1)
     call("best.safetensors", "--out", "again.safetensors")
     assert Model.load("again.safetensors").card == Model.load("best.safetensors").card
     assert Model.load("again.safetensors").card.promises

@@ -79,17 +79,21 @@ def pack_run(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Calibrate a model, or that of a run, for `rowwise predict`; nothing is trained.
+    """Calibrate a model, or that of a run, for `rowwise predict`.
 
-    Its temperature is fitted, and the thresholds are chosen from which on readings are accepted, so
-    that a promised error rate is kept: on pictures that were not learnt from, read as `rowwise
-    predict` reads them. Of the data that it learnt from these are the ones that its training held
-    out; of other data, named with --data, all training pictures are taken as not learnt from.
+    Nothing is trained: the temperature is fitted, and the thresholds are chosen from which on
+    readings are accepted, so that a promised error rate is kept: on pictures that were not learnt
+    from, read as `rowwise predict` reads them. Of the data that it learnt from these are the ones
+    that its training held out; of other data, named with --data, all training pictures are taken
+    as not learnt from.
     """
     from rowwise import blend, files, packing, terminal
     from rowwise.model import shipped
 
     found = packing.opened(model)
+    path = out or Path(f"{found.name}.safetensors")
+    own_files = () if str(model) in shipped() else (Path(model),)
+    files.check_outputs([path], [*own_files, *(data or ())])
     own = found.card.data
     if not data and (not own or blend.is_joined(own)):
         several = f"several data sets ({own}), which are" if own else "data that it does not name,"
@@ -103,9 +107,6 @@ def pack_run(
         report=terminal.to_stderr,
         progress=sys.stderr.isatty(),
     )
-    path = out or Path(f"{found.name}.safetensors")
-    own_files = () if str(model) in shipped() else (Path(model),)
-    files.check_outputs([path], [*own_files, *(data or ())])
     packed = packing.pack(found, loaded, threads=threads)
     packed.save(path)
     card = packed.card

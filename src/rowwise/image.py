@@ -30,6 +30,7 @@ TOO_SMALL = (
     "too small: what stands out from the paper has {share:.1%} of the picture's longer side, and a "
     "digit is read from {least:.1%} on; cut it out"
 )
+SPECK = 0.012  # of the picture's longer side: what is shorter is no small digit either
 AS_IT_IS = "as it is"  # the name of the candidate where the picture was like MNIST's
 SEVERAL = "several digits: beside the one that was read, {count} more {pieces} as large as a digit"
 SHEET_SCORE = 0.25  # of the ink on a sheet: with less it is grain
@@ -140,11 +141,10 @@ def normalise_many(arrays: Bytes) -> list[Normalised]:
 
 def _why_none(picture: Bytes) -> str:
     """Why no digit was found in a picture."""
-    small = ink.find(picture, least=ink.SMALL)
-    share = max(small[0].box[2:]) / max(small[0].mask.shape) if small else 1.0
-    if share >= ink.DIGIT.length:
-        return NO_INK
-    return TOO_SMALL.format(share=share, least=ink.DIGIT.length)
+    share = ink.largest_part(picture)
+    if SPECK <= share < ink.LEAST_LENGTH:
+        return TOO_SMALL.format(share=share, least=ink.LEAST_LENGTH)
+    return NO_INK
 
 
 class _Look(NamedTuple):
@@ -164,9 +164,13 @@ def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...
         odds = (look.ink.score / looks[0].ink.score) ** ODDS_POWER
         name = f"{look.name}, {'bright' if look.ink.bright else 'dark'} ink"
         name += ", laid into an empty margin" if look.ink.laid else ""
-        if all(_likeness(digit, one.digit) < SAME_DIGIT for one in kept):
+        for other in range(len(kept)):
+            if _likeness(digit, kept[other].digit) >= SAME_DIGIT:
+                kept[other] = kept[other]._replace(odds=max(odds, kept[other].odds))
+                break
+        else:
             kept.append(Candidate(digit, odds, name))
-    return tuple(kept), others
+    return tuple(sorted(kept, key=lambda one: -one.odds)), others
 
 
 def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
@@ -194,7 +198,10 @@ def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
         ink.find(sheet.pixels, show=show)
     looks = [_Look(sheet.pixels, one, "a sheet in it") for one in inks]
     if _is_blob(inks[0]):  # the sheet may be a bold stroke round a hole
-        looks += [one for one in whole if not one.ink.laid and _covers(one.ink, sheet)]
+        round_it = [one for one in whole if not one.ink.laid and _covers(one.ink, sheet)]
+        if round_it and round_it[0].ink.score > inks[0].score:
+            return whole, in_whole[0].others
+        looks += round_it
     return looks, inks[0].others + len(on_sheets) - 1
 
 
@@ -225,7 +232,7 @@ def _is_on(sheet: paper.Sheet, found: Ink, *, least: float) -> bool:
     """Whether ink on a sheet may be a digit, of some length, and no grain of it."""
     if found.laid or found.score < SHEET_SCORE or found.contrast < GRAIN_TIMES * sheet.grain:
         return False
-    return max(found.box[2:]) >= least * max(found.mask.shape)
+    return bool(max(found.box[2:]) >= least * max(found.mask.shape))
 
 
 def _crosses(sheet: paper.Sheet, found: Ink) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import pixels, raster
-from rowwise.errors import MissingExtra, PictureError
+from rowwise.errors import PictureError, RowwiseError, importing, said
 from rowwise.pixels import Picture as Picture
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def pictures(source: Any, *, max_pixels: int = pixels.MAX_PIXELS) -> Generator[P
         PictureError: it cannot be read or decoded, is empty, or is beyond the limits (200 MB, 50
             megapixels, 200 pages, 200 megapixels in all pages), which are asked before decoding.
         MissingExtra: a HEIC or PDF file, and the package that decodes it is not installed.
+        BrokenExtra: it is installed, and cannot be imported.
     """
     if isinstance(source, Picture):
         yield source
@@ -250,12 +251,11 @@ def _named_errors(name: str) -> Iterator[None]:
     """Whatever a decoder raises becomes a `PictureError`: on damaged files they raise anything."""
     try:
         yield
-    except (PictureError, MissingExtra, GeneratorExit):
+    except RowwiseError:
         raise
     except Exception as error:
-        why = str(error) or type(error).__name__
         raise PictureError(
-            f"{name}: expected a picture, cannot decode it: {why[:200]}; "
+            f"{name}: expected a picture, cannot decode it: {said(error)}; "
             "save it again as PNG or JPEG"
         ) from error
 
@@ -275,10 +275,8 @@ def _decoded(file: BinaryIO, name: str, max_pixels: int) -> Iterator[Picture]:
 
 
 def _learn_heic() -> None:
-    try:
+    with importing("pillow-heif", "heic", module="pillow_heif"):
         import pillow_heif
-    except ImportError as error:
-        raise MissingExtra("pillow-heif", "heic") from error
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
@@ -367,10 +365,8 @@ def _draft_size(columns: int, rows: int) -> tuple[int, int]:
 
 
 def _pdf_pages(file: BinaryIO, name: str) -> Iterator[Picture]:
-    try:
+    with importing("pypdfium2", "pdf"):
         import pypdfium2 as pdfium
-    except ImportError as error:
-        raise MissingExtra("pypdfium2", "pdf") from error
     with _pdfium:
         document = pdfium.PdfDocument(file.read())
         count = len(document)

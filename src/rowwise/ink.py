@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise.flaws import without_specks, without_stripes
-from rowwise.strokes import STRIP_SHARE, Strokes, choose, is_of_paper, without_lines
+from rowwise.strokes import (
+    STRIP_SHARE,
+    Strokes,
+    choose,
+    is_of_paper,
+    longest_inside,
+    without_lines,
+)
 
 SIDE_PX = 256  # the longer side of the copy that is searched
 LEAST_SIDE_PX = 112  # smaller pictures are enlarged to it
@@ -25,6 +32,8 @@ LOCAL_TRUST = 0.8  # in a paper's level from place to place, against one level e
 EVEN_TRUST = 0.55  # where that one level is even
 EVEN_NOISE = 0.1  # of the way from paper to ink: paper in even light has less
 TURNED_TIMES = 1.1  # better than without: what turns stripes back is sure of them
+LEAST_LENGTH = 0.035  # of the picture's longer side
+LEAST_SCORE = 0.1  # with less it is grain, or a change of light
 LEAST_STEEPNESS = 0.06
 LEAST_CONTRAST = 6.0  # levels of 255
 
@@ -33,17 +42,6 @@ Array = NDArray[Any]
 Show = Callable[[str, str, Array], None]  # a step's name, a sentence, its picture
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-
-
-class Least(NamedTuple):
-    """What strokes have at least."""
-
-    length: float  # of the picture's longer side
-    score: float
-
-
-DIGIT = Least(0.035, 0.1)  # with a lower score it is grain, or a change of light
-SMALL = Least(0.012, 0.0)  # what may be a digit, too small to be told from a speck
 
 
 class Ink(NamedTuple):
@@ -134,7 +132,6 @@ def find(
     *,
     show: Show | None = None,
     bright: bool | None = None,
-    least: Least = DIGIT,
 ) -> list[Ink]:
     """Find the ink of the one digit in a picture: what it may be, the likeliest first.
 
@@ -145,7 +142,6 @@ def find(
         pixels: uint8 [rows, columns] or [rows, columns, 3].
         show: is given each step's picture, of the likeliest.
         bright: whether ink is brighter than paper, where that is known.
-        least: what a digit has at least.
 
     Returns:
         No ink where nothing stands out from the paper as strokes do.
@@ -154,22 +150,41 @@ def find(
     copy, scale = (pixels, 1.0) if small else working_copy(pixels)
     if bright is None and (turned := without_stripes(copy)) is not None:
         found, as_it_is = (
-            _search(turned, scale, bright=True, least=least),
-            _search(copy, scale, bright=None, least=least),
+            _search(turned, scale, bright=True),
+            _search(copy, scale, bright=None),
         )
         if found and (not as_it_is or found[0].score > TURNED_TIMES * as_it_is[0].score):
             if show:
                 show("stripes", "Stripes of black and white exchanged, turned back.", turned)
-                _search(turned, scale, bright=True, least=least, show=show)
+                _search(turned, scale, bright=True, show=show)
             return [one._replace(turned=True) for one in found] + as_it_is
     if small and copy.ndim == 2 and (clean := without_specks(copy)) is not None:
         if show:
             show("specks", "Single pixels that differ from all around them taken away.", clean)
         copy = clean
-    found = _search(copy, scale, bright=bright, least=least, show=show)
+    found = _search(copy, scale, bright=bright, show=show)
     if bright is None and (not found or found[0].touches):
         found += _in_a_margin(copy, scale)
     return found
+
+
+def largest_part(pixels: Bytes) -> float:
+    """How long the longest of what stands out from even paper is, and lies off the sides.
+
+    Args:
+        pixels: uint8 [rows, columns] or [rows, columns, 3].
+
+    Returns:
+        A share of the picture's longer side; 0 where nothing stands out.
+    """
+    plain = grey(working_copy(pixels)[0])
+    longest = 0
+    for level in _levels(plain, None):
+        threshold = ink_threshold(level.above, level.noise)
+        if threshold is not None and level.trust == 1:
+            mask = (level.above > threshold).astype(np.uint8)
+            longest = max(longest, longest_inside(mask))
+    return float(longest / max(plain.shape))
 
 
 def _in_a_margin(copy: Bytes, scale: float) -> list[Ink]:
@@ -183,7 +198,7 @@ def _in_a_margin(copy: Bytes, scale: float) -> list[Ink]:
             continue
         paper = _quantile(plain, part, 0.5)
         laid = cv2.copyMakeBorder(plain, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=paper)
-        for one in _search(laid, scale, bright=bright, least=DIGIT)[:1]:
+        for one in _search(laid, scale, bright=bright)[:1]:
             gap = round(pad * one.mask.shape[0] / laid.shape[0])
             if _fills(one.mask[gap:-gap, gap:-gap]):
                 found.append(one._replace(laid=True))
@@ -200,7 +215,7 @@ def _fills(mask: Bytes) -> bool:
 
 
 def _search(
-    pixels: Bytes, scale: float, *, bright: bool | None, least: Least, show: Show | None = None
+    pixels: Bytes, scale: float, *, bright: bool | None, show: Show | None = None
 ) -> list[Ink]:
     """`find` in a picture that was scaled by `scale` and mended."""
     copy, enlarged = working_copy(pixels)
@@ -214,7 +229,7 @@ def _search(
     for level in _levels(smooth, bright):
         if level.trust < 1 and found and max(one.score for one in found) > GOOD_SCORE:
             break
-        candidate = _candidate(level, smooth, edges, scale, least)
+        candidate = _candidate(level, smooth, edges, scale)
         if candidate is not None:
             found.append(candidate)
     rivals = _rivals(found)
@@ -243,23 +258,21 @@ def _search(
     ]
 
 
-def _candidate(
-    level: _Level, smooth: Bytes, edges: Bytes, scale: float, least: Least
-) -> _Candidate | None:
+def _candidate(level: _Level, smooth: Bytes, edges: Bytes, scale: float) -> _Candidate | None:
     """The digit's strokes by one level of the paper; None where nothing looks like them."""
     threshold = ink_threshold(level.above, level.noise)
     if threshold is None:
         return None
     mask = (level.above > threshold).astype(np.uint8)
     unruled = without_lines(mask, level.above)
-    strokes = choose(unruled, edges)
-    if strokes is None or max(strokes.box[2:]) < least.length * max(mask.shape):
+    strokes = choose(unruled, edges, pixel=max(1.0, scale))
+    if strokes is None or max(strokes.box[2:]) < LEAST_LENGTH * max(mask.shape):
         return None
     if not is_steep(level.above, edges, strokes.mask):
         return None
     if scale <= 1 and is_of_paper(strokes.mask, smooth):
         return None
-    if strokes.score <= least.score:
+    if strokes.score <= LEAST_SCORE:
         return None
     score = level.trust * strokes.score
     return _Candidate(level.above, threshold, level.bright, mask, unruled, strokes, score)

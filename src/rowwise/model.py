@@ -14,6 +14,7 @@ from pydantic import Field
 from rowwise import tensors
 from rowwise.config import Experiment
 from rowwise.errors import ModelError, RowwiseError
+from rowwise.files import parse_json, parsing
 from rowwise.network import Network, Weights
 from rowwise.settings import Positive, Settings, Share, nearest, parse
 
@@ -160,11 +161,12 @@ class Model:
     @classmethod
     def _read(cls, path: Path) -> Self:
         weights, told = tensors.read(path, FORMAT)
-        try:
-            trees = {key: json.loads(told[key]) for key in DESCRIPTION}
+        with parsing(ModelError, f"{path} is damaged: it lacks the network's description"):
+            trees = {
+                key: parse_json(told[key], ModelError, f"{path} is damaged: its {key}")
+                for key in DESCRIPTION
+            }
             (rows, columns), classes = map(int, trees["shape"]), tuple(map(str, trees["classes"]))
-        except (KeyError, TypeError, ValueError, RecursionError):
-            raise ModelError(f"{path} is damaged: it lacks the network's description") from None
         try:
             experiment = parse(Experiment, trees["experiment"], where=str(path))
             card = parse(Card, trees["card"], where=str(path))

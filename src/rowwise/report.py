@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rowwise import album, drawing, figures, illustrations, pictures, runs
 from rowwise.data import Dataset
 from rowwise.description import Description
-from rowwise.errors import MissingExtra
+from rowwise.errors import importing
 from rowwise.files import check_outputs, write_bytes, write_text
 from rowwise.illustrations import Illustration
 from rowwise.page import content
@@ -116,10 +116,8 @@ def save_figures(drawn: Iterable[tuple[str, Any]], folder: Path) -> list[Path]:
 
 def render(study: StudySummary, art: Mapping[str, Inline]) -> str:
     """The page of a study, with its figures by name in it."""
-    try:
+    with importing("jinja2", "study"):
         import jinja2
-    except ModuleNotFoundError as missing:
-        raise MissingExtra("jinja2", "study") from missing
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return pages.get_template(REPORT).render(art=art, **content(study)) + "\n"

@@ -28,11 +28,12 @@ SPECK_AREA = 0.02  # of the largest part
 AROUND_SHARE = 0.4  # of a part's box: what is drawn around it has more in its own
 THIN_RING = 0.15  # of its longer side: what is drawn around a digit is no thicker
 INSIDE_SHARE = 0.25  # of the longer side of what is drawn around it: a digit has more
-AS_LARGE = 0.45  # of the digit's longer side: a part that is as long may be a digit too
+AS_LARGE = 0.4  # of the digit's longer side: a part that is as long may be a digit too
 TALL = 1.6  # times as high as wide: a broken digit is not much more
-HIGH = 0.6  # of the digit's longer side: pieces of it that stand side by side are lower
-BREAKS = 0.1  # of the longer side: thinner strokes break
-APART = 0.1  # of the longer side: what thin pieces of one digit are not
+HIGH = 0.5  # of the digit's height: pieces of it that stand side by side are lower
+BREAKS, BREAKS_ACROSS = 0.12, 0.2  # of the digit's height and width: thinner strokes break
+BREAK_PX = 1.6  # of the picture: a gap that is no wider may be a break
+APART = 0.08  # of the longer side: what thin pieces of one digit are not
 CLEAR = 0.05  # of the longer side of what is drawn around: nearer pieces may be of one digit
 AS_THICK = 0.2  # of the digit's thickness
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -80,7 +81,14 @@ def _parts(mask: Bytes) -> _Parts:
     return _Parts(labels, left, top, left + wide, top + high, area, edge, thick)
 
 
-def choose(mask: Bytes, edges: Bytes) -> Strokes | None:
+def longest_inside(mask: Bytes) -> int:
+    """The longer side, in pixels, of the longest part of a mask that touches no side of it."""
+    parts = _parts(mask)
+    long = np.maximum(parts.right - parts.left, parts.bottom - parts.top)
+    return int(long[1:][parts.edge[1:] == 0].max(initial=0))
+
+
+def choose(mask: Bytes, edges: Bytes, *, pixel: float = 1.0) -> Strokes | None:
     """Choose the parts of a mask that are the digit.
 
     The main part is large, near the middle, stroke-like and no frame; near parts join it, unless
@@ -89,6 +97,7 @@ def choose(mask: Bytes, edges: Bytes) -> Strokes | None:
     Args:
         mask: uint8 [rows, columns], 0 or 1.
         edges: uint8 [rows, columns], how steep the picture is at each pixel.
+        pixel: the side of a pixel of the picture, where the mask is larger.
 
     Returns:
         The strokes, or None where no part could be a digit.
@@ -116,14 +125,15 @@ def choose(mask: Bytes, edges: Bytes) -> Strokes | None:
     box = cv2.boundingRect(chosen)
     deep = float(parts.thick[taken].max()) / 2
     score = _score(chosen, box, deep, edges, float(cv2.sumElems(edges)[0]))
-    return Strokes(chosen, box, score, _others(parts, taken, rows, columns))
+    return Strokes(chosen, box, score, _others(parts, taken, pixel))
 
 
-def _others(parts: _Parts, taken: NDArray[np.bool_], rows: int, columns: int) -> int:
+def _others(parts: _Parts, taken: NDArray[np.bool_], pixel: float) -> int:
     """How many parts beside one are as large as a digit, and neither frame nor line.
 
     Of those taken for the digit too, where they stand apart (see `_stand_apart`).
     """
+    rows, columns = parts.labels.shape
     wide, high = parts.right - parts.left, parts.bottom - parts.top
     long, short = np.maximum(wide, high), np.minimum(wide, high)
     left, right = parts.left[taken].min(), parts.right[taken].max()
@@ -133,30 +143,34 @@ def _others(parts: _Parts, taken: NDArray[np.bool_], rows: int, columns: int) ->
     across = (parts.left <= 0) & (parts.right >= columns) & (right - left < columns)
     down = (parts.top <= 0) & (parts.bottom >= rows) & (bottom - top < rows)
     straight = (short <= 1.5 * parts.thick) & (short <= 0.15 * long) & (parts.edge > 0)
-    digit = max(right - left, bottom - top)
+    digit = long[taken].max()
     large = (long >= AS_LARGE * digit) & (parts.thick >= AS_THICK * parts.thick[taken].max())
     other = large & ~taken & ~(around | across | down | straight) & (parts.edge < FRAME_SHARE)
     other[0] = False
     inside = np.flatnonzero(large & taken)
-    beside = max((_stand_apart(parts, inside, int(part), digit) for part in inside), default=0)
+    beside = max(
+        (_stand_apart(parts, inside, int(part), BREAK_PX * pixel) for part in inside), default=0
+    )
     return int(other.sum()) + beside
 
 
-def _stand_apart(parts: _Parts, inside: Array, part: int, digit: int) -> int:
+def _stand_apart(parts: _Parts, inside: Array, part: int, least: float) -> int:
     """How many parts of what was taken for one digit stand beside one of them, or below it.
 
-    Pieces of one digit seldom stand beside each other, each as high as it, unless its strokes are
-    thin and break; and below each other only in a box that is not much higher than wide.
+    A gap of `least` pixels is none. Pieces of one digit seldom stand beside each other, each as
+    high as it, unless its strokes are thin and break; and below each other only in a box that is
+    not much higher than wide.
     """
     left, right = parts.left[inside], parts.right[inside]
     top, bottom = parts.top[inside], parts.bottom[inside]
     across = np.maximum(left - parts.right[part], parts.left[part] - right)
     down = np.maximum(top - parts.bottom[part], parts.top[part] - bottom)
-    thin = parts.thick[inside].max() < BREAKS * digit
-    tall = digit > TALL * (right.max() - left.min())
-    both_high = np.minimum(bottom - top, parts.bottom[part] - parts.top[part]) >= HIGH * digit
-    gap = APART * digit if thin else 0
-    return int(((across >= gap) & both_high | (down >= gap) & tall).sum())
+    high, wide = bottom.max() - top.min(), right.max() - left.min()
+    thick, apart = parts.thick[inside].max(), APART * max(high, wide)
+    beside = across >= (max(least, apart if thick < BREAKS * high else 0))
+    beside &= np.minimum(bottom - top, parts.bottom[part] - parts.top[part]) >= HIGH * high
+    below = down >= (max(least, apart if thick < BREAKS_ACROSS * wide else 0))
+    return int((beside | below & (high > TALL * wide)).sum())
 
 
 def _is_strip(parts: _Parts, part: int) -> bool:

@@ -12,13 +12,14 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from rowwise.errors import RunError
-from rowwise.files import write_bytes
+from rowwise.files import opened, parsing, write_bytes
 
 Array = NDArray[Any]
 
 WORD = 8  # bytes of the header's length, which the header fills up to
 METADATA = "__metadata__"
 MAX_BYTES = 8_000_000_000
+MAX_HEADER_BYTES = 10_000_000
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
@@ -26,14 +27,14 @@ def read(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
 
     Raises RunError where it cannot be read, is damaged, huge, or of another format.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RunError(f"{path} is damaged: it has over {MAX_BYTES:,} bytes")
-        with safetensors.safe_open(path, framework="numpy") as file:
-            told = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+    damaged = f"{path} is damaged: it holds no tensors that can be read"
+    with opened(path, MAX_BYTES) as file, parsing(RunError, damaged):
+        header_bytes = int.from_bytes(file.read(WORD), "little")
+        if header_bytes > MAX_HEADER_BYTES:
+            raise RunError(f"{path} is damaged: its header has over {MAX_HEADER_BYTES:,} bytes")
+        with safetensors.safe_open(path, framework="numpy") as content:
+            told = content.metadata() or {}
+            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
     if told.get("format") != kind:
         raise RunError(f"{path} must be of the format {kind}, got {told.get('format')!r}")
     return tensors, told
