@@ -116,7 +116,7 @@ def pixel_count(data: bytes) -> int:
             formats = FORMATS + (("HEIF",) if "HEIF" in Image.OPEN else ())
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 return image.width * image.height
-    except (PictureError, MissingExtra):
+    except RowwiseError:
         return 0
 
 
