@@ -203,13 +203,14 @@ def test_a_killed_worker_is_replaced_and_what_it_counted_stays(folder):
         url = process.url()
         before = children(process.process.pid)
         assert [read(url) for _ in range(20)] == [200] * 20
+        time.sleep(0.3)  # an answer is counted just after it was sent
         os.kill(before[0], signal.SIGKILL)
         after = until(lambda: [c for c in children(process.process.pid) if c not in before])
         assert [read(url) for _ in range(20)] == [200] * 20
         told = until(lambda: [r for r in process.records() if r.get("level") == "error"])
         assert told[0]["message"].startswith(f"worker {before[0]} ended with signal 9")
-        text = httpx.get(f"{url}/metrics").text
-        assert 'rowwise_requests_total{method="POST",route="/v1/read",status="200"} 40.0' in text
+        line = 'rowwise_requests_total{method="POST",route="/v1/read",status="200"} 40.0'
+        until(lambda: line in httpx.get(f"{url}/metrics").text)
         time.sleep(1.5)  # the new one is ready
         assert len(after) == 1
         process.process.send_signal(signal.SIGTERM)
