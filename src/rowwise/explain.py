@@ -107,13 +107,11 @@ def explain(recogniser: Recogniser, picture: Picture) -> Explanation:
 
 def _rivals(recogniser: Recogniser, candidates: Sequence[Candidate]) -> tuple[Step, ...]:
     """What else the digit may be, where the ink was in doubt, a step for each other candidate."""
-    from rowwise.recognise import candidate_weights
-
     if len(candidates) < 2:
         return ()
     digits = np.stack([one.digit for one in candidates])
     probabilities = recogniser.probabilities(recogniser.fitted(digits))
-    weights = candidate_weights(candidates, probabilities)
+    weights = recogniser.weights(candidates, probabilities)
     steps = []
     for one, told, weight in list(zip(candidates, probabilities, weights, strict=True))[1:]:
         label = recogniser.model.classes[int(told.argmax())]

@@ -15,7 +15,7 @@ from rowwise.ink import Ink, Show
 from rowwise.pixels import Picture
 from rowwise.strokes import stroke_width
 
-READER = 1  # raised when pictures become rows in another way: thresholds of before hold no more
+READER = 2  # raised when pictures become rows in another way: thresholds of before hold no more
 SIDE_PX = 28
 BOX_PX = 20
 CENTRE_PX = 14.0  # where MNIST puts the centre of mass, counting the first pixel as 0
