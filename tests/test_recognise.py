@@ -470,19 +470,24 @@ def test_a_candidate_that_looks_like_no_digit_counts_for_little():
     assert trusted[0] > 0.99, "but odds count"
 
 
-def test_a_doubt_of_the_normaliser_is_the_reason(reader):
+@pytest.fixture(scope="module")
+def rows() -> Recogniser:
+    return Recogniser.load("rows", threads=2)
+
+
+def test_a_doubt_of_the_normaliser_is_the_reason(rows):
     digit = made_pictures.mnist_like(made_pictures.drawn(7, width=0.11))
     sure = Normalised((Candidate(digit, 1.0, ""),))
     doubted = Normalised(sure.candidates, doubt="several digits: two")
-    one, two = reader.read_normalised(sure, "a"), reader.read_normalised(doubted, "b")
+    one, two = rows.read_normalised(sure, "a"), rows.read_normalised(doubted, "b")
     assert (one.digit, one.confidence) == (two.digit, two.confidence)
     assert not two.accepted
     assert two.reason == "several digits: two"
 
 
-def test_the_candidate_that_counts_most_is_the_picture_that_was_read(reader):
+def test_the_candidate_that_counts_most_is_the_picture_that_was_read(rows):
     seven, four = (made_pictures.mnist_like(made_pictures.drawn(d, width=0.11)) for d in (7, 4))
     both = Normalised((Candidate(seven, 0.01, "one"), Candidate(four, 1.0, "two")))
-    read = reader.read_normalised(both, "picture")
+    read = rows.read_normalised(both, "picture")
     assert read.digit == 4
     np.testing.assert_array_equal(read.picture, four)
