@@ -52,7 +52,7 @@ bench: $(VENV)/bench  ## measure against the peers, and what the models read (th
 	@for part in training inference time_to_accuracy scaling whole_study footprint reading serving; do \
 	  $(BIN)/python benchmarks/$$part.py --peers-python $(VENV)/bench/bin/python $(BENCH_FLAGS) || exit 1; \
 	done
-	@for part in corruptions not_digits faithfulness learning; do \
+	@for part in corruptions surroundings not_digits faithfulness learning; do \
 	  $(BIN)/python benchmarks/$$part.py $(BENCH_FLAGS) || exit 1; \
 	done
 	@if [ -n "$$ROWWISE_REALWORLD" ]; then $(BIN)/python benchmarks/realworld.py $(BENCH_FLAGS); \

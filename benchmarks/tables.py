@@ -358,6 +358,7 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "recognisers": lambda found: trial_tables.recognisers(found, table),
     "realworld": lambda found: trial_tables.realworld(found, table),
     "corruptions": lambda found: trial_tables.corruptions(found, table),
+    "surroundings": lambda found: trial_tables.surroundings(found, table),
     "not_digits": lambda found: trial_tables.not_digits(found, table),
     "faithfulness": lambda found: trial_tables.faithfulness(found, table),
     "learning": lambda found: trial_tables.learning(found, table),

@@ -28,7 +28,7 @@ def head(results: Results) -> str:
     """Who read, and from which confidence on it accepts."""
     line = f"Model {results['model']}, {results['parameters']:,} parameters"
     if results["threshold"] is None:
-        return f"{line}; it promises no error rate, so all that has ink is accepted."
+        return f"{line}; it promises no error rate, so nothing is accepted."
     return (
         f"{line}; accepted from a confidence of {100 * results['threshold']:.2f} % on, "
         f"for at most {100 * results['error_rate']:g} % errors among digits like those held out."
@@ -150,6 +150,27 @@ def corruptions(results: Results, table: Table) -> str:
     what = "test pictures" if results["pictures"] == "test" else "held-out training pictures"
     text = f"{head(results)} {results['count']:,} {what}, each in every kind."
     return f"{text}\n\n{table(['', *COLUMNS], rows)}"
+
+
+def surroundings(results: Results, table: Table) -> str:
+    """Digits among other things, by kind and by way of making."""
+    rows = []
+    for kind, found in results["kinds"].items():
+        for name, one in ((f"**{kind}**", found), *found["ways"].items()):
+            error = one["error"]
+            rows.append(
+                [
+                    name,
+                    str(one["pictures"]),
+                    percent(one["accuracy"], interval=False),
+                    percent(one["coverage"], interval=False),
+                    f"{error['count']} of {error['of']}",
+                    plain(error["upper"]) if error["of"] else NONE,
+                ]
+            )
+    columns = ["", "pictures", "read rightly, %", "accepted, %", "wrong among the accepted"]
+    text = f"{head(results)} Of those in which one digit stands, the share read rightly."
+    return f"{text}\n\n{table([*columns, 'at most, %'], rows)}"
 
 
 def not_digits(results: Results, table: Table) -> str:
