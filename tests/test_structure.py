@@ -22,6 +22,7 @@ HOMES = {
         "engines.torch",
         "engines.torch_cells",
         "engines.torch_optimizers",
+        "engines.torch_steps",
         "engines.native_recurrence",
         "torch",
     },
@@ -162,7 +163,8 @@ def at_once(tree: ast.Module) -> Iterator[ast.stmt]:
 def test_the_engines_have_one_door():
     # Layers for others' networks: what an engine is made of, and no engine.
     assert {owner(i) for i in imports(syntax("torch"))} & set(MODULES) - {"cells", "errors"} == {
-        "engines.torch_cells"
+        "engines.torch_cells",
+        "engines.torch_steps",
     }
     for name in set(MODULES) - {"torch"}:
         for imported in imports(syntax(name)):
