@@ -20,7 +20,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -145,6 +145,28 @@ class Checkpoint:
     best: Weights
     progress: dict[str, Any]
     average: Weights = field(default_factory=dict)
+
+    def check(self, network: Network, slots: Sequence[str]) -> None:
+        """Raise RunError unless it holds all that a training of this network does, and no more."""
+        experiment, parameters = network.experiment, network.parameters
+        wanted = {name: p.shape for name, p in parameters.items()}
+        trained = {name: p.shape for name, p in parameters.items() if p.trainable}
+        for slot in slots:
+            wanted |= {f"slots/{slot}/{name}": shape for name, shape in trained.items()}
+        if experiment.averaging:
+            wanted |= {f"average/{name}": p.shape for name, p in parameters.items()}
+        arrays = self.state | {f"average/{name}": value for name, value in self.average.items()}
+        held = {name: value.shape for name, value in arrays.items()}
+        for name in sorted(wanted.keys() | held.keys()):
+            need, got = (
+                f"it with {name} {list(of[name])}" if name in of else f"it without {name}"
+                for of in (wanted, held)
+            )
+            if need != got:
+                raise RunError(
+                    f"the checkpoint of {experiment.name} is damaged: this training needs {need}, "
+                    f"got {got}; choose another --out"
+                )
 
 
 class Run:
