@@ -348,11 +348,22 @@ def test_what_is_wrong_is_refused_by_torch_nns_own_exception(
     assert str(got.value) == str(reference.value)
 
 
-def test_relu_refuses_what_torch_nn_would_read_with_tanh() -> None:
-    """A projection's size of the state is another layer's; here no such state fits."""
-    layer = rt.GRU(3, 5, activation="relu", dtype=torch.float64)
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises((EngineError, RuntimeError)):
-        layer(drawn(7, 4, 3))
+@every_layer
+def test_types_that_autocast_leaves_alone_are_refused_as_by_torch_nn(name: str) -> None:
+    theirs, ours = twins(name, 3, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        for layer in (theirs, ours):
+            with pytest.raises(RuntimeError, match="got Double and BFloat16"):
+                layer(drawn(7, 4, 3).double())
+
+
+def test_relu_never_hands_over_what_another_torch_would_read_with_tanh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = rt.GRU(3, 5, activation="relu")
+    monkeypatch.setattr(torch.nn.GRU, "forward", lambda *given: "read")
+    with pytest.raises(EngineError, match=r"GRU with relu cannot read torch\.float64 \[7, 4, 3\]"):
+        layer(drawn(7, 4, 3).double())
 
 
 # --- weights ----------------------------------------------------------------------------------
