@@ -811,7 +811,7 @@ def test_strict_exports_are_of_the_layer(name: str, activation: str) -> None:
 def test_a_trace_of_relu_refuses_another_length(name: str) -> None:
     model = First(getattr(rt, name)(3, 5, activation="relu"))
     traced = torch.jit.trace(model, (drawn(7, 4, 3).detach(),))
-    with pytest.raises(RuntimeError, match="values to unpack"):
+    with pytest.raises(RuntimeError, match="Expected 7 elements in a list but found 8"):
         traced(drawn(8, 4, 3))
 
 
