@@ -29,7 +29,6 @@ from trials import (
     draw_sheet,
     head,
     judge,
-    normalised,
     parse,
     parser,
     recogniser,
@@ -50,15 +49,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     cells = []
     for kind in (PLAIN, *(options.only or KINDS)):
         spoilt = images if kind == PLAIN else corrupt(kind, images, seed=options.seed)
-        seen = normalised(spoilt, threads=options.threads)
-        told = judge(model, seen)
+        told = judge(model, spoilt, threads=options.threads)
         found = results["kinds"][kind] = tally(labels.tolist(), told)
         say(f"{kind}: {100 * found['accuracy']['share']:.1f} %, no ink {found['no_ink']}")
         misread = [i for i, one in enumerate(told) if one.digit != labels[i]][:SHOWN]
         for i in misread if kind != PLAIN else ():
             mark = "*" if told[i].accepted else ""
             words = f"{kind} {labels[i]}>{mark}{told[i].digit} {told[i].confidence:.2f}"
-            cells.append(Cell((images[i], spoilt[i], seen[i]), words))
+            cells.append(Cell((images[i], spoilt[i], told[i].seen), words))
     results["mean"] = means([v for k, v in results["kinds"].items() if k != PLAIN])
     if options.sheet:
         draw_sheet(cells, options.sheet)

@@ -36,7 +36,6 @@ from trials import (
     draw_sheet,
     head,
     judge,
-    normalised,
     parse,
     parser,
     recogniser,
@@ -57,12 +56,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     cells: list[Cell] = []
 
     def read(pictures: list[Any], kind: str) -> list[Told]:
-        seen = normalised(pictures, threads=options.threads)
-        told = judge(model, seen)
+        told = judge(model, pictures, threads=options.threads)
         taken = [i for i, one in enumerate(told) if one.accepted][:SHOWN]
         for i in taken if kind != DIGITS else ():
             words = f"{kind} {told[i].digit} {told[i].confidence:.3f}"
-            cells.append(Cell((pictures[i], seen[i]), words))
+            cells.append(Cell((pictures[i], told[i].seen), words))
         return told
 
     results["digits"] = share(accepted(read(list(images), DIGITS)), len(images))

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras_study import write_results
 from measuring import say
-from trials import Cell, draw_sheet, head, judge, normalised, parse, parser, recogniser, tally
+from trials import Cell, draw_sheet, head, judge, parse, parser, recogniser, tally
 
 FOLDERS = ("photos", "drawn")
 THIN = "thin strokes"
@@ -73,8 +73,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         one.source if isinstance(one.source, np.ndarray) else picture(one.source)
         for one in all_of_them
     ]
-    seen = normalised(decoded, threads=options.threads)
-    told = judge(model, seen)
+    told = judge(model, decoded, threads=options.threads)
     results = head(model, options)
     groups: dict[str, list[int]] = {}
     for i, one in enumerate(all_of_them):
@@ -102,7 +101,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             mark = "*" if told[i].accepted else ""
             words = f"{all_of_them[i].name} {labels[i]}>{mark}{told[i].digit} "
             words += f"{told[i].confidence:.2f}"
-            cells.append(Cell((shown(decoded[i]), seen[i]), words))
+            cells.append(Cell((shown(decoded[i]), told[i].seen), words))
         draw_sheet(cells, options.sheet)
     return results
 

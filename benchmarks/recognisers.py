@@ -28,7 +28,7 @@ from keras_study import write_results
 from measuring import say
 from trials import head, mnist, parse, parser, share
 
-from rowwise import image, metrics
+from rowwise import metrics
 from rowwise.calibration import temper
 from rowwise.comparison import mean_interval
 from rowwise.data import Dataset
@@ -139,8 +139,11 @@ def ours(name: str, runs: list[Run], data: Dataset, options: argparse.Namespace)
     """The model that ships, its pictures normalised."""
     model = Recogniser(Model.load(name), threads=options.threads)
     first = runs[0].weights()
-    digits, found = image.normalise_many(data.test_images)
-    told = model.probabilities(model.fitted(digits))
+    readings = model.read_fields(data.test_images)
+    found = np.array([one.picture is not None for one in readings])
+    nothing = np.zeros_like(data.test_images[0])
+    digits = np.stack([nothing if one.picture is None else one.picture for one in readings])
+    told = np.stack([one.probabilities for one in readings])
     same = all(np.array_equal(model.model.weights[key], value) for key, value in first.items())
     unchanged = (digits == data.test_images).all((1, 2))
     return (

@@ -31,6 +31,7 @@ class Told(NamedTuple):
     digit: int | None
     confidence: float
     accepted: bool
+    seen: Any  # uint8 [28, 28], what the network saw; None where no ink was found
 
 
 def parser(description: str, out: str, *, count: int | None = None) -> argparse.ArgumentParser:
@@ -86,7 +87,7 @@ def head(model: Recogniser, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _promised(model: Recogniser, options: argparse.Namespace) -> float | None:
-    from rowwise.recognise import ERROR_RATE
+    from rowwise.model import ERROR_RATE
 
     if model.threshold is None:
         return None
@@ -121,29 +122,25 @@ def mnist(options: argparse.Namespace) -> Dataset:
 # --- reading and counting -------------------------------------------------------------------------
 
 
-def normalised(pictures: Iterable[Any], *, threads: int | None = None) -> list[Any]:
-    """Each picture as the network sees it, uint8 [28, 28]; None where no ink was found."""
+def judge(model: Recogniser, pictures: Iterable[Any], *, threads: int | None = None) -> list[Told]:
+    """What a model tells of pictures, each read as any picture is; no ink is no answer."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from rowwise import image
+    from rowwise import image, pixels
+    from rowwise.recognise import Prepared
+
+    def prepared(picture: Any) -> Prepared:
+        shown = pixels.from_array(picture) if isinstance(picture, np.ndarray) else picture
+        return Prepared("", 1, image.normalise(shown), None)
 
     with ThreadPoolExecutor(threads) as pool:
-        return [one.digit for one in pool.map(image.normalise, pictures)]
-
-
-def judge(model: Recogniser, seen: Sequence[Any]) -> list[Told]:
-    """What a model tells of pictures that are normalised; no ink is no answer."""
-    found = [one for one in seen if one is not None]
-    told = iter(model.probabilities(model.fitted(np.stack(found))) if found else ())
-    return [Told(None, 0.0, False) if one is None else verdict(model, next(told)) for one in seen]
-
-
-def verdict(model: Recogniser, probabilities: Any) -> Told:
-    """The answer of one picture's probabilities, float [C]."""
-    best = int(probabilities.argmax())
-    confidence = float(probabilities[best])
-    accepted = model.threshold is None or confidence >= model.threshold
-    return Told(best, confidence, accepted)
+        seen = list(pool.map(prepared, pictures))
+    readings = [outcome.reading for outcome in model.read_prepared(seen)]
+    return [
+        Told(one.digit, one.confidence, one.accepted, one.picture)
+        for one in readings
+        if one is not None
+    ]
 
 
 def tally(labels: Sequence[int], told: Sequence[Told]) -> dict[str, Any]:

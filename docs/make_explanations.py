@@ -36,7 +36,7 @@ def main() -> None:
     for label in range(10):
         some = images[np.flatnonzero(labels == label)[:FIRST]]
         rows = [decision(belief) for belief in row_reader(reader).beliefs(some)]
-        explanations.append(reader.read(some[int(np.argmax(rows))]).explain())
+        explanations.append(reader.explain(some[int(np.argmax(rows))]))
     files.write_bytes(options.out, drawing.png(why.sheet(explanations), dpi=DPI))
     print(options.out)
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rowwise import config, engines
+from rowwise import config, core, engines
 from rowwise.cells import CellKind
 from rowwise.config import (
     Branch,
@@ -44,19 +44,36 @@ Array = NDArray[Any]
 # --- who is tested ----------------------------------------------------------------------------
 
 
+class ReaderEntry(NamedTuple):
+    """An engine that reads; the native one on a path of the processor."""
+
+    engine: str
+    path: str = ""
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, (self.engine, self.path)))
+
+
 class TrainerEntry(NamedTuple):
-    """An engine that trains, and one of the precisions in which it does."""
+    """An engine that trains, and one of the precisions in which it does; as for reading a path."""
 
     engine: str
     dtype: type
+    path: str = ""
 
     def __str__(self) -> str:
-        return f"{self.engine}-{self.dtype.__name__}"
+        return "-".join(filter(None, (self.engine, self.path, self.dtype.__name__)))
 
 
-READERS = ("native", "plain", "torch")
+# Those that can run here; of the others `test_paths.py` says why not.
+PATHS = tuple(path for path, obstacle in core.paths().items() if obstacle is None) or ("",)
+READERS = (
+    *(ReaderEntry("native", path) for path in PATHS),
+    ReaderEntry("plain"),
+    ReaderEntry("torch"),
+)
 TRAINERS = (
-    TrainerEntry("native", np.float32),
+    *(TrainerEntry("native", np.float32, path) for path in PATHS),
     TrainerEntry("torch", np.float64),
     TrainerEntry("torch", np.float32),
 )
@@ -384,6 +401,12 @@ TORCH_CASES = [
 def last_step(logits: Array) -> Array:
     """The logits [B, C] that a network answers by, of [B, C] or [B, T, C]."""
     return logits if logits.ndim == 2 else logits[:, -1]
+
+
+def take_path(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the native engine take this path, or the best one where none is named."""
+    if path:
+        monkeypatch.setenv(core.FORCED, path)
 
 
 def reader(name: str, network: Network) -> engines.Engine:

@@ -9,6 +9,7 @@ import made_pictures
 import numpy as np
 import pytest
 
+from rowwise import image
 from rowwise.config import Experiment
 from rowwise.model import SUFFIX, Card, Model, Promise
 from rowwise.network import Network
@@ -44,7 +45,7 @@ def made(
     told = Experiment(name=name, layers=layers, target_replication=target_replication)
     network = Network(told, shape, len(classes))
     weights = {key: 3 * value for key, value in network.initialise(seed=seed).items()}
-    return Model(network, weights, classes, Card(name=name, seed=seed, **card))
+    return Model(network, weights, classes, Card(name=name, seed=seed, reader=image.READER, **card))
 
 
 def looker(name: str = "looker", **card: Any) -> Model:

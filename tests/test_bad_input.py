@@ -75,13 +75,13 @@ CASES = [
     Case(
         "a gzip file that is cut off",
         "data set",
-        "set/train-images-idx3-ubyte.gz: expected a whole gzip file, found one that is cut off; fetch it again",
+        "set/train-images-idx3-ubyte.gz: expected a whole gzip file, found a damaged one; fetch it again (Compressed file ended …)",
         idx(lambda raw: raw[:-100], FILES[0], packed=True),
     ),
     Case(
         "a gzip file with a wrong byte",
         "data set",
-        "set/train-images-idx3-ubyte.gz: expected a sound gzip file, found a damaged one (CRC check failed …); fetch it again",
+        "set/train-images-idx3-ubyte.gz: expected a whole gzip file, found a damaged one; fetch it again (CRC check failed …)",
         idx(lambda raw: raw[:-5] + b"\0" + raw[-4:], FILES[0], packed=True),
     ),
     Case(
@@ -210,7 +210,7 @@ CASES = [
     Case(
         "a damaged picture",
         "data shown",
-        "shown/3/zz.png: expected a whole picture (BMP, JPEG, PNG, PPM, TIFF), found a damaged or foreign file (cannot identify image file 'shown/3/zz.png')",
+        "shown/3/zz.png: expected a whole picture (BMP, JPEG, PNG, PPM, TIFF), found another file (cannot identify image file 'shown/3/zz.png')",
         shown(lambda at: (at / "3/zz.png").write_bytes(b"\x89PNG\r\n")),
     ),
     Case(
@@ -236,19 +236,19 @@ CASES = [
     Case(
         "TOML that is none",
         "train bad.toml",
-        "bad.toml: this is not valid TOML: Invalid value (at line 1, column 10)",
+        "bad.toml: it is not valid TOML (Invalid value (at line 1, column 10))",
         text("bad.toml", "epochs = \n"),
     ),
     Case(
         "JSON that is none",
         "train bad.json",
-        "bad.json: this is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "bad.json: it is not valid JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
         text("bad.json", "{"),
     ),
     Case(
         "no UTF-8",
         "train bad.toml",
-        "bad.toml: a configuration is UTF-8 text, this file is not",
+        "bad.toml is damaged: it is not UTF-8 text",
         text("bad.toml", b"name = '\xff'"),
     ),
     Case(
@@ -260,19 +260,19 @@ CASES = [
     Case(
         "a configuration that is too large",
         "train bad.toml",
-        "bad.toml: a configuration has at most 1,000,000 bytes",
+        "bad.toml: expected at most 1,000,000 bytes, found …; it is damaged, or another kind of file",
         text("bad.toml", "#" * 1_000_001),
     ),
     Case(
         "a configuration that is a folder",
         "train bad.toml",
-        "cannot read the configuration bad.toml: Is a directory",
+        "cannot read bad.toml: Is a directory",
         lambda work: (work / "bad.toml").mkdir(),
     ),
     Case(
         "a configuration that is not there",
         "train bad.toml",
-        "cannot read the configuration bad.toml: No such file or directory",
+        "cannot read bad.toml: No such file or directory",
     ),
     Case(
         "an experiment that is not known",

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import shutil
 
@@ -31,6 +33,23 @@ from made_faults import (
 from small_training import TRAINS
 
 from rowwise.model import shipped
+
+REST = '"accuracy": 0.5, "val_loss": 1, "val_accuracy": 1, "train_s": 1, "val_s": 1, "steps": 1'
+
+
+def replace(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+def pipe(name):
+    """A FIFO in the place of a file of runs/tiny-s0, which nobody writes to."""
+
+    def put(work):
+        (work / "runs/tiny-s0" / name).unlink()
+        os.mkfifo(work / "runs/tiny-s0" / name)
+
+    return put
+
 
 CASES = [
     # where results go
@@ -157,7 +176,7 @@ CASES = [
     Case(
         "a checkpoint with another progress",
         f"{TRAIN} --resume",
-        "the checkpoint of tiny is damaged: its progress is not one that rowwise keeps",
+        "the checkpoint of tiny is damaged: its progress is not one that rowwise keeps (…)",
         interrupted(
             weights(
                 lambda t: None,
@@ -170,7 +189,7 @@ CASES = [
     Case(
         "a checkpoint with a progress from elsewhere",
         f"{TRAIN} --resume",
-        "the checkpoint of tiny is damaged: its progress is not one that rowwise keeps",
+        "the checkpoint of tiny is damaged: its progress is not one that rowwise keeps (…)",
         interrupted(
             weights(
                 lambda t: None,
@@ -301,14 +320,56 @@ CASES = [
     Case(
         "metrics cut off",
         "runs runs",
-        'runs/tiny-s0/metrics.jsonl, line 1: an epoch is an object with the keys epoch, loss, accuracy, val_loss, val_accuracy, train_s, val_s, steps, got \'{"epoch": 1, "loss": …',
+        "runs/tiny-s0/metrics.jsonl, line …: it is not valid JSON (…)",
         cut("runs/tiny-s0/metrics.jsonl", 200),
     ),
     Case(
         "metrics without numbers",
         "runs runs",
-        "runs/tiny-s0/metrics.jsonl, line 1: an epoch is an object with the keys epoch, loss, accuracy, val_loss, val_accuracy, train_s, val_s, steps, got '{\"epoch\": 1}'",
+        "runs/tiny-s0/metrics.jsonl, line 1: an epoch is an object with the keys epoch, loss, accuracy, val_loss, val_accuracy, train_s, val_s, steps (…)",
         run_file("metrics.jsonl", '{"epoch": 1}\n'),
+    ),
+    Case(
+        "metrics that are infinite",
+        "runs runs",
+        "runs/tiny-s0/metrics.jsonl, line 1: it is not valid JSON (loss: a number is finite, got inf)",
+        run_file("metrics.jsonl", f'{{"epoch": 1, "loss": 1e999, {REST}}}\n'),
+    ),
+    Case(
+        "metrics that are no numbers",
+        "runs runs",
+        "runs/tiny-s0/metrics.jsonl, line 1: it is not valid JSON (loss: a number is finite, got nan)",
+        run_file("metrics.jsonl", f'{{"epoch": 1, "loss": NaN, {REST}}}\n'),
+    ),
+    Case(
+        "metrics of another kind",
+        "runs runs",
+        "runs/tiny-s0/metrics.jsonl, line 1: an epoch is an object with the keys epoch, loss, accuracy, val_loss, val_accuracy, train_s, val_s, steps (loss is True)",
+        run_file("metrics.jsonl", f'{{"epoch": 1, "loss": true, {REST}}}\n'),
+    ),
+    Case(
+        "a pipe in the place of weights",
+        "evaluate runs/tiny-s0",
+        "cannot read runs/tiny-s0/weights.safetensors: expected a regular file, found a pipe or a device",
+        pipe("weights.safetensors"),
+    ),
+    Case(
+        "a pipe in the place of metrics",
+        "runs runs",
+        "cannot read runs/tiny-s0/metrics.jsonl: expected a regular file, found a pipe or a device",
+        pipe("metrics.jsonl"),
+    ),
+    Case(
+        "a record nested without end",
+        "runs runs",
+        "runs/tiny-s0/run.json is damaged: it is not valid JSON (it is nested …)",
+        record(name=json.loads("[" * 500 + "]" * 500)),
+    ),
+    Case(
+        "a shape without end",
+        "evaluate runs/tiny-s0",
+        "runs/tiny-s0/run.json is damaged: it is not valid JSON (shape: a number is finite, got inf)",
+        lambda work: replace(work / "runs/tiny-s0/run.json", '"shape": [', '"shape": [1e999, '),
     ),
     Case(
         "predictions missing",

@@ -201,17 +201,17 @@ def test_settings_are_frozen():
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("x.toml", b"epochs = ", "this is not valid TOML: Invalid value (at end of document)"),
-        ("x.toml", b"epochs = 1\nepochs = 2\n", "this is not valid TOML: Cannot overwrite a value"),
-        ("x.toml", b"epochs = " + b"9" * 5000, "this is not valid TOML: Exceeds the limit"),
-        ("x.toml", b"layers = " + b"[" * 5000, "this is not valid TOML: "),
-        ("x.toml", b"name = '\xff'", "a configuration is UTF-8 text, this file is not"),
-        ("x.toml", b"\0\0\0", "this is not valid TOML: "),
-        ("x.toml", b"#" * 1_000_001, "a configuration has at most 1,000,000 bytes"),
+        ("x.toml", b"epochs = ", "it is not valid TOML (Invalid value (at end of document)"),
+        ("x.toml", b"epochs = 1\nepochs = 2\n", "it is not valid TOML (Cannot overwrite a value"),
+        ("x.toml", b"epochs = " + b"9" * 5000, "it is not valid TOML (Exceeds the limit"),
+        ("x.toml", b"layers = " + b"[" * 5000, "it is not valid TOML ("),
+        ("x.toml", b"name = '\xff'", " is damaged: it is not UTF-8 text"),
+        ("x.toml", b"\0\0\0", "it is not valid TOML ("),
+        ("x.toml", b"#" * 1_000_001, "expected at most 1,000,000 bytes, found 1,000,001"),
         ("x.toml", b"", "name: this key must be given"),
-        ("x.json", b"", "this is not valid JSON: Expecting value: line 1 column 1 (char 0)"),
-        ("x.json", b"[]", "a configuration is a table of keys, got []"),
-        ("x.json", b"[" * 100_000, "this is not valid JSON: "),
+        ("x.json", b"", "it is not valid JSON (Expecting value: line 1 column 1 (char 0)"),
+        ("x.json", b"[]", "it must hold an object, got a list"),
+        ("x.json", b"[" * 100_000, "it is not valid JSON ("),
         ("x.json", b'{"name": "a\\ud800"}', "name: "),
     ],
 )
@@ -221,13 +221,13 @@ def test_a_file_that_is_no_configuration(model, name, content, told, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         model.from_file(path)
-    assert str(caught.value).startswith(f"{path}: {told}")
+    assert str(caught.value).removeprefix(str(path)).removeprefix(": ").startswith(told)
     str(caught.value).encode("utf-8")
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
     for path in (tmp_path / "absent.toml", tmp_path):
-        with pytest.raises(ConfigError, match=f"^cannot read the configuration {path}: [A-Z]"):
+        with pytest.raises(ConfigError, match=f"^cannot read {path}: [A-Z]"):
             Experiment.from_file(path)
 
 

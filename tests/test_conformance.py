@@ -19,6 +19,7 @@ from conformance import (
     TORCH_CASES,
     Array,
     Case,
+    ReaderEntry,
     as_floats,
     assert_close,
     asymmetric_weights,
@@ -26,6 +27,7 @@ from conformance import (
     last_step,
     own_weights,
     reader,
+    take_path,
 )
 from keras_twin import KERAS_WARNING, KerasTwin, keras_in, keras_outputs
 from references import equation_logits, tensor, torch, torch_nn_outputs, torch_recurrent
@@ -38,9 +40,11 @@ from rowwise.network import Network
 pytestmark = [KERAS_WARNING, pytest.mark.usefixtures("one_thread")]
 
 
-@pytest.fixture(params=READERS)
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=READERS, ids=str)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    entry: ReaderEntry = request.param
+    take_path(entry.path, monkeypatch)
+    return entry.engine
 
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)

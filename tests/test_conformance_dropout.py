@@ -13,6 +13,7 @@ from conformance import (
     assert_close,
     case,
     gradients,
+    take_path,
     trainer,
 )
 from references import equation_logits
@@ -23,8 +24,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=TRAINERS, ids=str)
-def entry(request: pytest.FixtureRequest) -> TrainerEntry:
+def entry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TrainerEntry:
     entry: TrainerEntry = request.param
+    take_path(entry.path, monkeypatch)
     return entry
 
 

@@ -26,6 +26,7 @@ from conformance import (
     assert_gradients_close,
     case,
     gradients,
+    take_path,
     trainer,
 )
 from keras_twin import KERAS_WARNING, compiled, targets
@@ -54,8 +55,9 @@ pytestmark = [KERAS_WARNING, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(params=TRAINERS, ids=str)
-def entry(request: pytest.FixtureRequest) -> TrainerEntry:
+def entry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TrainerEntry:
     entry: TrainerEntry = request.param
+    take_path(entry.path, monkeypatch)
     return entry
 
 

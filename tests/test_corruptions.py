@@ -169,13 +169,18 @@ def test_numerals_come_from_fonts_that_have_them():
 def test_a_tally_counts_errors_among_the_accepted_alone():
     from trials import Told, tally
 
-    told = [Told(3, 0.9, True), Told(4, 0.9, True), Told(5, 0.4, False), Told(None, 0.0, False)]
+    told = [
+        Told(3, 0.9, True, None),
+        Told(4, 0.9, True, None),
+        Told(5, 0.4, False, None),
+        Told(None, 0.0, False, None),
+    ]
     found = tally([3, 5, 5, 1], told)
     assert found["no_ink"] == 1
     assert [(found[k]["count"], found[k]["of"]) for k in ("accuracy", "coverage", "error")] == [
         (2, 4), (2, 4), (1, 2),
     ]  # fmt: skip
-    assert tally([1], [Told(None, 0.0, False)])["error"] == {"count": 0, "of": 0}
+    assert tally([1], [Told(None, 0.0, False, None)])["error"] == {"count": 0, "of": 0}
 
 
 def test_a_tenth_of_the_ink_is_taken_to_the_grey_level():
@@ -210,7 +215,7 @@ def test_tables_tell_accepted_and_wrong_apart():
     import trial_tables
     from trials import Told, tally
 
-    part = tally([1, 2], [Told(1, 0.9, True), Told(3, 0.9, True)])
+    part = tally([1, 2], [Told(1, 0.9, True, None), Told(3, 0.9, True, None)])
     head = {"model": "m", "parameters": 1234, "threshold": 0.99, "error_rate": 0.001}
     results = head | {"parts": {"photos": part}, "misread": [{"label": 2, "digit": 3}]}
     text = trial_tables.realworld(json.loads(json.dumps(results)), tables.table)

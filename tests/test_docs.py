@@ -40,7 +40,8 @@ def test_a_page_names_no_place_on_a_machine(page):
 
 def test_the_newest_entry_of_the_changes_is_this_version():
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    assert re.findall(r"^## (\S+)$", text, re.MULTILINE)[0] == __version__
+    entries = re.findall(r"^## (\S+)$", text, re.MULTILINE)
+    assert next(entry for entry in entries if entry != "Unreleased") == __version__
 
 
 # --- docs/api.md, docs/runs.md ----------------------------------------------------------------

@@ -7,7 +7,7 @@ import PIL.features
 import pytest
 from made_libraries import make_libraries, needs_compiler
 
-from rowwise import core, doctor, engines
+from rowwise import core, doctor, engines, image
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,9 @@ def test_models_are_told_with_their_promises(tmp_path, monkeypatch):
         "best": (True, f"{count:,} parameters, promises 0.1 %"),
         "rows": (False, "this package was built without it"),
     }
+    with monkeypatch.context() as patch:
+        patch.setattr(image, "READER", image.READER + 1)
+        assert "thresholds were set for an older way of reading" in found("model")["best"][1]
     (folder / "rows.safetensors").write_bytes(b"damaged")
     present, told = found("model")["rows"]
     assert not present

@@ -154,8 +154,8 @@ def test_every_engine_is_a_module_that_keeps_the_protocol() -> None:
     assert set(engines.READING_ORDER) <= set(engines.ENGINES)
 
 
-def of_kind(kind: str, activation: str, *, steps: int) -> Network:
-    layer = Recurrent(kind=kind, units=3, activation=activation)
+def of_kind(kind: str, activation: str, *, steps: int, units: int = 3) -> Network:
+    layer = Recurrent(kind=kind, units=units, activation=activation)
     return Network(Experiment(name="one", layers=(layer,)), shape=(steps, 3), classes=5)
 
 
@@ -163,9 +163,14 @@ def of_kind(kind: str, activation: str, *, steps: int) -> Network:
 def test_auto_takes_bfloat16_only_where_it_is_quicker_and_shown_harmless(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "SHOWN_HARMLESS", frozenset({("gru", "tanh")}))
-    shown, other = of_kind("gru", "tanh", steps=28), of_kind("gru", "relu", steps=28)
-    longer = of_kind("gru", "tanh", steps=29)
+    monkeypatch.setattr(engines, "SHOWN_HARMLESS", frozenset({("gru", "tanh", 3)}))
+    shown, other = of_kind("gru", "tanh", steps=28), of_kind("lstm", "tanh", steps=28)
+    unshown = (
+        of_kind("gru", "relu", steps=28),
+        of_kind("gru", "tanh", steps=29),
+        of_kind("gru", "tanh", steps=28, units=2),
+        of_kind("gru", "tanh", steps=28, units=4),
+    )
 
     def precision(network: Network, asked: str = "auto", name: str = "native") -> str:
         return engines.choose(name, network, training=True, precision=asked).precision
@@ -173,9 +178,10 @@ def test_auto_takes_bfloat16_only_where_it_is_quicker_and_shown_harmless(
     monkeypatch.setattr(core, "is_quick_in_bfloat16", lambda path: False)
     assert precision(shown) == "float32"
     monkeypatch.setattr(core, "is_quick_in_bfloat16", lambda path: True)
-    assert [precision(one) for one in (shown, other, longer)] == ["bfloat16", "float32", "float32"]
+    assert precision(shown) == "bfloat16"
+    assert {precision(one) for one in unshown} == {"float32"}
     assert engines.choose("native", shown, training=True).why == (
-        "asked for; bfloat16 is shown harmless for gru with tanh"
+        "asked for; bfloat16 is shown harmless for gru of 3 units with tanh"
     )
     assert precision(shown, "float32") == "float32"
     assert precision(other, "bfloat16") == "bfloat16"
@@ -187,7 +193,7 @@ def test_the_torch_engine_trains_in_float32_whatever_the_processor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(core, "is_quick_in_bfloat16", lambda path: True)
-    shown = of_kind("simple_rnn", "relu", steps=28)
+    shown = of_kind("simple_rnn", "relu", steps=28, units=128)
     assert engines.choose("torch", shown, training=True).precision == "float32"
     with pytest.raises(EngineError, match=r"trains in float32 alone; take --engine native for bfl"):
         engines.choose("torch", shown, training=True, precision="bfloat16")
@@ -199,7 +205,7 @@ def test_what_is_called_harmless_is_what_the_equivalence_test_showed() -> None:
     found = json.loads(file.read_text("utf-8"))["networks"]
     study = {one.name: one for one in shipped_studies()["classic"].experiments}
     shown = {
-        (layer.kind, layer.activation)
+        (layer.kind, layer.activation, layer.units)
         for name, network in found.items()
         if network.get("result", {}).get("equivalent")
         for layer in study[name].layers
@@ -225,3 +231,68 @@ def test_choosing_what_reads_loads_no_torch() -> None:
 def test_cores_are_counted_once_and_within_this_process_affinity() -> None:
     cores = engines.usable_cores()
     assert 1 <= cores <= (os.cpu_count() or 1)
+
+
+# A file of a machine's control groups -> its content; the cores that they allow, of 64.
+QUOTAS = {
+    "none": ({}, 64),
+    "v2": ({"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/cpu.max": "250000 100000\n"}, 3),
+    "v2, without a limit": (
+        {"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/cpu.max": "max 100000\n"},
+        64,
+    ),
+    "v2, of a group above": (
+        {
+            "proc/self/cgroup": "0::/pod/box\n",
+            "sys/fs/cgroup/pod/cpu.max": "200000 100000\n",
+            "sys/fs/cgroup/pod/box/cpu.max": "max 100000\n",
+        },
+        2,
+    ),
+    "v2, inside a container": (
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"},
+        1,
+    ),
+    "v2, more than there are": (
+        {"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/cpu.max": "9900000 100000\n"},
+        64,
+    ),
+    "v1": (
+        {
+            "proc/self/cgroup": "5:memory:/box\n4:cpu,cpuacct:/box\n",
+            "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": "400000\n",
+            "sys/fs/cgroup/cpu/box/cpu.cfs_period_us": "100000\n",
+        },
+        4,
+    ),
+    "v1, inside a container, which sees the outer name": (
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/docker/1234\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        2,
+    ),
+    "v1, without a limit": (
+        {
+            "proc/self/cgroup": "4:cpu:/\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        64,
+    ),
+    "nonsense": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "much\n"}, 64),
+}
+
+
+@pytest.mark.parametrize("name", QUOTAS)
+def test_a_control_groups_quota_limits_the_cores(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents, cores = QUOTAS[name]
+    for place, text in contents.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(text)
+    monkeypatch.setattr(engines, "SYSTEM", tmp_path)
+    monkeypatch.setattr(engines, "_cores_by_affinity", lambda: 64)
+    assert engines.usable_cores() == cores

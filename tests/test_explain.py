@@ -41,7 +41,7 @@ def test_the_decision_is_the_row_from_which_on_the_answer_stays(answers, row):
 
 def test_the_row_reader_explains_itself():
     reader = Recogniser(made_models.rows(), threads=1)
-    told = reader.read(page(5)).explain()
+    told = reader.explain(page(5))
     assert told.belief_model == "rows"
     assert told.remark == ""
     assert told.beliefs.shape == (28, 10)
@@ -58,7 +58,7 @@ def test_beliefs_of_a_model_that_answers_once_are_those_of_rows(shipped):
     alone = Recogniser.load("rows", threads=1)
     remarks = set()
     for d in range(10):
-        told = reader.read(page(d)).explain()
+        told = reader.explain(page(d))
         seen = image.normalise(page(d)).digit
         np.testing.assert_allclose(told.beliefs, alone.beliefs(seen[None])[0], atol=1e-5)
         assert told.belief_model == "rows"
@@ -77,13 +77,13 @@ def test_beliefs_of_a_model_that_answers_once_are_those_of_rows(shipped):
 def test_without_rows_there_is_no_explanation(tmp_path, monkeypatch):
     made_models.ship(tmp_path / "models", monkeypatch, made_models.best())
     with pytest.raises(ModelError, match="got 'rows'"):
-        Recogniser.load("best", threads=1).read(page(5)).explain()
+        Recogniser.load("best", threads=1).explain(page(5))
 
 
 def test_rows_says_nothing_of_classes_that_it_does_not_know(shipped):
     letters = made_models.best(name="letters")
     letters.classes = tuple("abcdefghij")
-    told = Recogniser(letters, threads=1).read(page(5)).explain()
+    told = Recogniser(letters, threads=1).explain(page(5))
     assert told.beliefs.shape == (0, 10)
     assert told.decided_at is None
     assert told.remark == "no belief by row: rows, which has one, knows other classes"
@@ -93,7 +93,7 @@ def test_rows_says_nothing_of_classes_that_it_does_not_know(shipped):
 
 def test_of_a_picture_without_ink_the_steps_are_told():
     reader = Recogniser(made_models.rows(), threads=1)
-    told = reader.read(np.full((60, 40), 200, np.uint8)).explain()
+    told = reader.explain(np.full((60, 40), 200, np.uint8))
     assert told.reading.digit is None
     assert told.remark == image.NO_INK
     assert told.beliefs.shape == (0, 10)
@@ -105,7 +105,7 @@ def test_of_a_picture_without_ink_the_steps_are_told():
 
 def test_the_steps_are_those_of_the_picture():
     reader = Recogniser(made_models.rows(), threads=1)
-    told = reader.read(page(7, "ruled")).explain()
+    told = reader.explain(page(7, "ruled"))
     assert [s.name for s in told.steps] == [
         s.name for s in image.normalise(page(7, "ruled"), steps=True).steps
     ]
@@ -189,7 +189,7 @@ def training(monkeypatch, *, digest: str = "d" * 64) -> data.Dataset:
 
 def explained(name: str, *, digest: str = ""):
     model = made_models.rows(data=name, data_digest=digest)
-    return Recogniser(model, threads=1).read(field(7)).explain()
+    return Recogniser(model, threads=1).explain(field(7))
 
 
 def test_the_nearest_training_pictures_are_the_most_alike(monkeypatch):
@@ -230,7 +230,7 @@ def test_neighbours_of_another_size_are_none(monkeypatch):
 def test_mnists_own_digit_is_its_own_nearest(mnist, monkeypatch):
     monkeypatch.setattr(data, "load", lambda name, *, download: mnist)
     model = made_models.rows(data="mnist", data_digest=mnist.digest)
-    told = Recogniser(model, threads=1).read(mnist.train_images[123]).explain()
+    told = Recogniser(model, threads=1).explain(mnist.train_images[123])
     assert told.neighbours[0].place == 123
     assert told.neighbours[0].label == str(mnist.train_labels[123])
     np.testing.assert_array_equal(told.neighbours[0].picture, mnist.train_images[123])

@@ -259,7 +259,7 @@ REFUSED = {
     ),
     "no picture": (with_file("a/0.png", b"nonsense"), "a/0.png: expected a whole picture (BMP, JP"),
     "cut picture": (with_file("a/zz.png", b"\x89PNG\r\n\x1a\n"), "a/zz.png: expected a whole pict"),
-    "other format": (with_file("a/0.png", b"%!PS-Adobe-3.0 EPSF"), "found a damaged or foreign f"),
+    "other format": (with_file("a/0.png", b"%!PS-Adobe-3.0 EPSF"), "found another file ("),
     "text in class": (with_file("a/notes.txt", b"x"), "a/notes.txt: expected a class folder of p"),
     "no class": (with_file("c/.keep", b""), "c: expected pictures of this class, found none"),
     "part and class": (with_file("train/a/0.png", b""), "the folders train and test, or one folde"),
@@ -267,7 +267,10 @@ REFUSED = {
     "class twice": (with_file("classes.txt", b"a\na\n"), "classes.txt: expected a different class"),
     "class unnamed": (with_file("classes.txt", b"a\n\nb\n"), "on each line, found an empty line"),
     "empty classes": (with_file("classes.txt", b"\n"), "on each line, found an empty line"),
-    "classes no text": (with_file("classes.txt", b"\xff\xfe"), "classes.txt: expected UTF-8 text"),
+    "classes no text": (
+        with_file("classes.txt", b"\xff\xfe"),
+        "classes.txt is damaged: it is not UTF-8 text",
+    ),
     "101 classes": (many_classes, "expected at most 100 classes, found 101"),
 }
 

@@ -77,7 +77,7 @@ REFUSED = {
     "too many": (with_shape((10_000_001,)), 1, "at most 10,000,000 items"),
     "too wide": (with_shape((1, 28, 1025)), 3, "sides of at most 1024 pixels"),
     "too large": (with_shape((2_000_000, 28, 28)), 3, "at most 1,073,741,824 bytes of data"),
-    "not the gzip it seems": (b"\x1f\x8b" + b"nonsense" * 9, 3, "a sound gzip file, found a dam"),
+    "not the gzip it seems": (b"\x1f\x8b" + b"nonsense" * 9, 3, "a whole gzip file, found a dam"),
 }
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rowwise import image, ink, pixels, strokes
 from rowwise.errors import PictureError
+from rowwise.pixels import Picture
 
 DIGITS = range(10)
 
@@ -40,17 +41,16 @@ def thickness(digit: np.ndarray) -> float:
 
 def test_digits_of_mnist_pass_unchanged(mnist):
     images = mnist.train_images[-5000:]
-    digits, found = image.normalise_many(images)
+    digits = np.stack([one.digit for one in image.normalise_many(images)])
     changed = (digits != images).any(axis=(1, 2))
     difference = np.abs(digits.astype(int) - images).mean() / 255
-    assert found.all()
     assert changed.mean() <= 0.001
     assert difference < 1e-4
 
 
 def test_inverted_digits_of_mnist_become_themselves(mnist):
     images = mnist.train_images[-300:]
-    digits, _ = image.normalise_many(255 - images)
+    digits = np.stack([one.digit for one in image.normalise_many(255 - images)])
     assert (digits != images).any(axis=(1, 2)).sum() <= 1
 
 
@@ -58,7 +58,8 @@ def test_digits_of_mnist_pass_the_whole_way_nearly_unchanged(mnist):
     """Also without the short cut: at most 4 % of full scale a pixel."""
     differences = []
     for true in mnist.train_images[-200:]:
-        digit = image._made(true, None)
+        (look, *_), _ = image._looks(true, None)
+        digit = image._made(look.pixels, look.ink, None)
         moved = min(
             np.abs(np.roll(digit, (y, x), (0, 1)).astype(int) - true).mean()
             for y in (-1, 0, 1)
@@ -74,12 +75,13 @@ def test_many_are_as_one_by_one(mnist):
     few[5] = np.where(few[5] > 128, 255, 0)
     few[7] = np.roll(few[7], 5, axis=0)
     few[9] = 255 - few[9] // 2
-    digits, found = image.normalise_many(few)
-    assert not found[3]
-    for given_, digit, there in zip(few, digits, found, strict=True):
-        alone = image.normalise(given_).digit
-        assert there == (alone is not None)
-        np.testing.assert_array_equal(digit, alone if there else 0)
+    many = image.normalise_many(few)
+    assert many[3].digit is None
+    for given_, one in zip(few, many, strict=True):
+        alone = image.normalise(Picture(given_, ""))
+        assert [c.name for c in one.candidates] == [c.name for c in alone.candidates]
+        for candidate, same in zip(one.candidates, alone.candidates, strict=True):
+            np.testing.assert_array_equal(candidate.digit, same.digit)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -101,9 +103,7 @@ def test_many_refuses_other_shapes():
 
 
 def test_none_at_all_are_none():
-    digits, found = image.normalise_many(np.zeros((0, 28, 28), np.uint8))
-    assert digits.shape == (0, 28, 28)
-    assert found.shape == (0,)
+    assert image.normalise_many(np.zeros((0, 28, 28), np.uint8)) == []
 
 
 # --- made pictures ----------------------------------------------------------------------------
@@ -227,8 +227,7 @@ def test_a_picture_and_its_array_are_normalised_alike():
 def test_ink_says_where_it_is():
     drawn = made_pictures.drawn(7)
     picture = made_pictures.made("light on dark", drawn)
-    found = ink.find(picture)
-    assert found is not None
+    found, *_ = ink.find(picture)
     assert found.bright
     rows, columns = np.nonzero(made_pictures.on_paper(drawn) > 0.5)
     left, top, wide, high = (v / found.scale for v in found.box)
@@ -251,3 +250,151 @@ def test_colours_of_equal_brightness_are_told_apart():
         image.normalise(picture).digit, made_pictures.mnist_like(made_pictures.drawn(4))
     )
     assert like > 0.85
+
+
+# --- several candidates -----------------------------------------------------------------------
+
+
+def crop_that_fills(digit: int) -> np.ndarray:
+    """One bit, 16×16, stretched to its crop on all four sides."""
+    ink = made_pictures.cut_to_ink(made_pictures.drawn(digit, width=0.14))
+    small = cv2.resize(ink, (16, 16), interpolation=cv2.INTER_AREA)
+    return np.where(small > 0.4, 0, 255).astype(np.uint8)
+
+
+def test_a_picture_of_clear_ink_has_one_candidate():
+    for kind in ("clean", "dark on light", "light on dark", "pencil", "ruled", "on a desk"):
+        for digit in DIGITS:
+            picture = made_pictures.made(kind, made_pictures.drawn(digit, width=0.11), seed=digit)
+            found = image.normalise(picture)
+            assert [one.odds for one in found.candidates] == [1.0], f"{kind}, {digit}"
+            assert found.doubt == ""
+
+
+def test_a_crop_that_ink_fills_is_also_laid_into_an_empty_margin():
+    names = []
+    for digit in DIGITS:
+        ink = made_pictures.cut_to_ink(made_pictures.drawn(digit, width=0.14))
+        true = made_pictures.mnist_like(cv2.resize(ink, (160, 160)))
+        found = image.normalise(crop_that_fills(digit)).candidates
+        names += [one.name for one in found]
+        assert max(likeness(one.digit, true) for one in found) > 0.6, digit
+    assert any("margin" in name for name in names)
+    assert any("bright" in name for name in names)
+
+
+def test_a_hole_is_no_rival_of_the_ink_around_it():
+    for digit in (0, 6, 8, 9):
+        picture = made_pictures.made("clean", made_pictures.drawn(digit, width=0.16))
+        assert len(image.normalise(picture).candidates) == 1
+
+
+def test_candidates_come_in_the_order_of_their_odds_and_differ():
+    for digit in DIGITS:
+        found = image.normalise(crop_that_fills(digit)).candidates
+        for place, one in enumerate(found):
+            assert one.odds > 0
+            assert all(image._likeness(one.digit, two.digit) < 0.9 for two in found[:place])
+
+
+# --- several digits, and small ones -----------------------------------------------------------
+
+
+def beside(*digits: int, gap: int = 40, width: float = 0.11) -> np.ndarray:
+    """Digits in a row on paper."""
+    inks = [made_pictures.cut_to_ink(made_pictures.drawn(d, width=width)) for d in digits]
+    high = max(ink.shape[0] for ink in inks)
+    between = np.zeros((high, gap), np.float32)
+    cells: list[np.ndarray] = [between]
+    for ink in inks:
+        cells += [np.pad(ink, ((0, high - len(ink)), (0, 0))), between]
+    row = np.pad(np.concatenate(cells, 1), 50)
+    return made_pictures.as_bytes(made_pictures.mixed(row, 230, 40))
+
+
+@pytest.mark.parametrize("gap", [12, 60, 200])
+def test_several_digits_are_said_to_be_several(gap):
+    for digits in ((3, 4), (1, 0), (9, 1), (7, 7), (2, 0, 6)):
+        one_row = image.normalise(beside(*digits, gap=gap))
+        assert one_row.doubt.startswith("several digits"), f"{digits}, {gap}"
+        rows = [beside(digit) for digit in digits]
+        wide = max(row.shape[1] for row in rows)
+        rows = [
+            np.pad(row, ((0, 0), (0, wide - row.shape[1])), constant_values=230) for row in rows
+        ]
+        column = image.normalise(np.concatenate(rows))
+        assert column.doubt.startswith("several digits"), f"{digits}, one below the other"
+
+
+def test_one_digit_is_not_said_to_be_several():
+    for digit in DIGITS:
+        for width in (0.05, 0.11, 0.18):
+            assert image.normalise(beside(digit, width=width)).doubt == ""
+
+
+def test_digits_in_two_cells_are_several():
+    field = beside(3, gap=50)
+    cell = cv2.copyMakeBorder(field, 6, 6, 6, 6, cv2.BORDER_CONSTANT, value=30)
+    assert image.normalise(cell).doubt == ""
+    assert image.normalise(np.concatenate([cell, cell], 1)).doubt.startswith("several digits")
+
+
+def test_a_broken_thin_digit_is_one():
+    picture = made_pictures.made("clean", made_pictures.drawn(0, width=0.03))
+    middle = picture.shape[1] // 2
+    picture[:, middle - 4 : middle + 4] = 255
+    assert image.normalise(picture).doubt == ""
+
+
+def test_a_digit_that_is_too_small_is_said_to_be_so():
+    drawn = cv2.resize(made_pictures.drawn(8), (26, 26), interpolation=cv2.INTER_AREA)
+    sheet = np.zeros((1000, 750), np.float32)
+    sheet[480:506, 360:386] = drawn
+    found = image.normalise(made_pictures.as_bytes(made_pictures.mixed(sheet, 235, 30)))
+    assert found.digit is None
+    assert found.reason.startswith("too small: what stands out from the paper has 2.")
+    assert image.normalise(np.full((1000, 750), 235, np.uint8)).reason == image.NO_INK
+
+
+# --- what lies around -------------------------------------------------------------------------
+
+
+def test_nothing_written_beside_a_strip_is_no_ink():
+    for depth in (8, 20, 40, 80):
+        for side in range(4):
+            picture = np.full((400, 400), 235, np.uint8)
+            np.rot90(picture, side)[:, :depth] = 25
+            assert image.normalise(picture).digit is None, f"{depth}, {side}"
+
+
+def test_strips_frames_lines_and_rings_are_not_read():
+    page = made_pictures.as_bytes(
+        made_pictures.mixed(
+            made_pictures.on_paper(made_pictures.drawn(2, width=0.11), margin=0.4), 230, 40
+        )
+    )
+    true = made_pictures.mnist_like(made_pictures.drawn(2, width=0.11))
+    side = len(page)
+    ways = {}
+    ways["strip"] = page.copy()
+    ways["strip"][:, :40] = 25
+    ways["two lines"] = page.copy()
+    ways["two lines"][:, (20, 21, 22, 23, -24, -23, -22, -21)] = 30
+    ways["ring"] = cv2.circle(page.copy(), (side // 2, side // 2), side // 2 - 12, 30, 7)
+    ways["open ring"] = cv2.ellipse(
+        page.copy(), (side // 2, side // 2), (side // 2 - 12, side // 2 - 16), 0, 8, 352, 30, 6
+    )
+    ways["comb"] = page.copy()
+    ways["comb"][-20:-16] = 30
+    ways["comb"][-120:-16, 20:24] = ways["comb"][-120:-16, -24:-20] = 30
+    for name, picture in ways.items():
+        assert likeness(image.normalise(picture).digit, true) > 0.85, name
+
+
+def test_a_bold_zero_is_not_the_paper_of_its_hole():
+    for width in (0.12, 0.2, 0.26):
+        drawn = made_pictures.drawn(0, width=width)
+        found = image.normalise(made_pictures.made("clean", drawn)).candidates
+        alike = [likeness(one.digit, made_pictures.mnist_like(drawn)) for one in found]
+        assert max(alike) > 0.8, width
+        assert alike[0] > 0.8 or found[1].odds > 0.1, "or it leaves doubt"

@@ -136,7 +136,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def test_a_file_that_keras_does_not_open_is_told_in_one_line(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"no archive")
-    with pytest.raises(ModelError, match=r"Keras does not open .*bad\.keras: "):
+    with pytest.raises(ModelError, match=r"Keras does not open .*bad\.keras \("):
         keras_model.read(tmp_path / "bad.keras", drawn(BY_NAME["pool-max"]))
 
 

@@ -10,6 +10,7 @@ import safetensors.numpy
 import small_training
 from small_training import experiment, train
 
+from rowwise import image
 from rowwise import model as models
 from rowwise.config import shipped_studies
 from rowwise.errors import ModelError
@@ -20,7 +21,14 @@ CLASSES = tuple("0123456789")
 PROMISE = Promise(
     error_rate=0.001, level=0.95, confidence=0.9, pictures=6000, accepted=5800, wrong=1
 )
-CARD = Card(name="small", temperature=1.5, promises=(PROMISE,), data="mnist", seed=3)
+CARD = Card(
+    name="small",
+    temperature=1.5,
+    promises=(PROMISE,),
+    data="mnist",
+    seed=3,
+    reader=image.READER,
+)
 
 
 def made() -> Model:
@@ -42,6 +50,18 @@ def test_a_saved_model_is_read_again(tmp_path):
 def test_a_promise_is_found_by_its_error_rate():
     assert CARD.promise(0.001) == PROMISE
     assert CARD.promise(0.002) is None
+    assert CARD.why_not() == ""
+
+
+def test_a_card_of_before_was_made_for_the_first_way_of_reading(monkeypatch):
+    told = {"name": "old", "promises": [PROMISE.model_dump()]}
+    card = Card.model_validate(told)
+    assert card.reader == 1
+    for reader, kept in ((1, (PROMISE,)), (2, ())):
+        monkeypatch.setattr(image, "READER", reader)
+        assert card.kept == kept
+        assert (card.promise(0.001) is None) == (not kept)
+        assert ("an older way" in card.why_not()) == (not kept)
 
 
 def test_a_run_is_a_model_that_promises_nothing(tmp_path):
@@ -79,9 +99,13 @@ def rewritten(path, **changes):
     [
         ({"format": "another"}, "must be of the format rowwise model 1, got 'another'"),
         ({"card": None}, "is damaged: it lacks the network's description"),
-        ({"card": "{"}, "is damaged: it lacks the network's description"),
+        ({"card": "{"}, "is damaged: its card: it is not valid JSON"),
         ({"shape": "[6]"}, "is damaged: it lacks the network's description"),
         ({"classes": "7"}, "is damaged: it lacks the network's description"),
+        ({"shape": "[1e999, 6]"}, "is damaged: its shape: it is not valid JSON (it: a number is"),
+        ({"shape": "[true, 6]"}, "must have the shape"),
+        ({"card": "[" * 5000}, "is damaged: its card: it is not valid JSON"),
+        ({"card": "[" * 60 + "]" * 60}, "should be a table of keys"),
         ({"shape": "[7, 6]"}, "must have the shape"),
         ({"card": json.dumps({"name": "x", "temperature": 0})}, "temperature: should be greater"),
         ({"card": json.dumps({"name": "x", "code": "print()"})}, "unknown key 'code'"),

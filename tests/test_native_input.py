@@ -12,7 +12,7 @@ from native_cases import FITTING, READING, assert_same_bits, begin
 
 from rowwise import engines
 from rowwise.config import Recurrent
-from rowwise.engines import native
+from rowwise.engines import native, native_core, native_layers
 from rowwise.errors import EngineError
 
 # --- pictures as they may come ----------------------------------------------------------------
@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no array": (lambda: reader().predict(None), r"got the shape \[\]$"),
     "whole numbers": (
         lambda: trainer(images=IMAGES.astype(np.int64)),
-        r"pictures are uint8, or floats in 0 to 1, got int64; convert them with images\.astype",
+        r"uint8, or floats in 0 to 1, got int64; convert them with rowwise\.pixels\.arrays",
     ),
     "truth values": (lambda: reader().predict(IMAGES > 0), "uint8, or floats in 0 to 1, got bool"),
     "complex": (lambda: reader().predict(IMAGES.astype(complex)), "got complex128"),
@@ -223,3 +223,64 @@ def test_it_declines_no_network() -> None:
     for each in CASES:
         for training in (False, True):
             assert engines.why_not("native", each.network, training=training) is None
+
+
+# --- kinds that the core does not have --------------------------------------------------------
+
+
+def fields(layers: Any, kind: int) -> Any:
+    """The first of a network's structures of this kind of layer."""
+    return next(struct for struct in layers.array if struct.kind == kind)
+
+
+@pytest.mark.parametrize("number", [-1, 8, 2**31 - 1])
+@pytest.mark.parametrize(
+    ("kind", "field"), [(2, "kind"), (2, "cell"), (2, "activation"), (3, "activation")]
+)
+def test_a_number_that_the_core_does_not_know_is_an_error_and_runs_nothing(
+    number: int, kind: int, field: str
+) -> None:
+    layers = native_layers.Layers(NETWORK)
+    setattr(fields(layers, kind), field, number)
+    with pytest.raises(EngineError, match=r"^the native engine: it has no layer, cell, "):
+        native_core.Core(layers, 1)
+
+
+@pytest.mark.parametrize("field", ["kind", "clip"])
+def test_an_optimiser_that_the_core_does_not_know_moves_nothing(
+    field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = trainer()
+    how = native_layers.optimizer_of(NETWORK.experiment)
+    setattr(how, field, 4)
+    monkeypatch.setattr(native, "optimizer_of", lambda experiment: how)
+    before = own.state()
+    with pytest.raises(EngineError, match="it has no layer, cell, activation, optimiser"):
+        own.run(ORDER, batch=8, first_step=0, rates=np.full(2, 0.1))
+    assert_same_bits(own.state(), before)
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "training", "why"),
+    [
+        ("CELLS", "lstm", False, "no cell lstm; it has simple_rnn, gru"),
+        ("CELLS", "lstm", True, "no cell lstm; it has simple_rnn, gru"),
+        ("RECURRENT_ACTIVATIONS", "tanh", False, "no recurrent activation tanh; it has relu"),
+        ("_OPTIMIZERS", "adam", True, "no optimiser adam; it has sgd, rmsprop, adamw"),
+    ],
+)
+def test_what_the_core_lacks_goes_to_another_engine(
+    monkeypatch: pytest.MonkeyPatch, table: str, kind: str, training: bool, why: str
+) -> None:
+    pytest.importorskip("torch", reason="needs PyTorch, the engine that follows")
+    chosen = case("lacking", Recurrent(kind="lstm", units=5))
+    monkeypatch.delitem(getattr(native_layers, table), kind)
+    why = f"the native core has {why}"
+    with pytest.raises(EngineError, match=rf"^the engine native cannot \w+ case: {why}$"):
+        engines.choose("native", chosen.network, training=training)
+    choice = engines.choose("auto", chosen.network, training=training)
+    assert choice.name == ("torch" if training else "plain")
+    assert f"native cannot: {why}" in choice.why
+    images = chosen.images[:4]
+    read = engines.engine("torch").predict(chosen.network, chosen.weights, images)
+    assert read.shape == (4, chosen.network.classes), "PyTorch takes its own pass"

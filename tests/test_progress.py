@@ -13,7 +13,7 @@ from small_training import experiment
 
 from rowwise.config import EarlyStopping
 from rowwise.progress import Progress
-from rowwise.runs import EpochMetrics
+from rowwise.runs import MOST_METRIC, EpochMetrics
 
 
 def row(epoch, **values):
@@ -50,7 +50,7 @@ def test_closing_an_epoch_begins_the_next_one():
     assert p.rows == (row(1),)
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4))
+@given(st.lists(st.floats(0, MOST_METRIC), min_size=1, max_size=4))
 def test_a_checkpoint_holds_the_books_exactly(values):
     p = Progress(loss_sum=values[0], best_value=values[-1], best_epoch=1)
     for epoch, value in enumerate(values, 1):
@@ -105,13 +105,17 @@ def test_an_improvement_by_the_least_one_itself_is_none(monitor, sign):
     assert waits(monitor, [0.5, 0.5], patience=1) == ([1], 2)
 
 
+def after(epochs, **kept):
+    metrics = [list(row(epoch)) for epoch in range(1, epochs + 1)]
+    return Progress(epoch=epochs, metrics=metrics, **kept)
+
+
 def test_the_end_is_told_in_words():
     chosen = experiment(epochs=2, early_stopping=EarlyStopping(patience=1))
-    p = Progress(epoch=1)
-    assert p.ending(chosen) is None
-    assert Progress(epoch=2).ending(chosen) == ("finished", "finished after 2 epochs")
-    assert Progress(epoch=1).ending(experiment(epochs=1)) == ("finished", "finished after 1 epoch")
-    stopped = Progress(epoch=2, waited=1, best_value=0.123456, best_epoch=1)
+    assert after(1).ending(chosen) is None
+    assert after(2).ending(chosen) == ("finished", "finished after 2 epochs")
+    assert after(1).ending(experiment(epochs=1)) == ("finished", "finished after 1 epoch")
+    stopped = after(2, waited=1, best_value=0.123456, best_epoch=1)
     assert stopped.ending(chosen) == (
         "stopped early",
         "stopped after epoch 2: val_loss has not improved for 1 epoch; its best was 0.1235 in "

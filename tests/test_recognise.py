@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import io
+import multiprocessing
+import pickle
 import subprocess
 import sys
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import made_models
@@ -76,8 +80,6 @@ def test_whatever_holds_a_picture_gives_the_same_reading(kind, reader, tmp_path)
     try:
         reading = reader.read(source)
         check_same(reading, reader.read(PAGE))
-        again = reading.explain if reader.model.network.steps > 1 else reading._again
-        assert again().pixels.shape[:2] == PAGE.shape
     finally:
         if hasattr(source, "close"):
             source.close()
@@ -129,8 +131,6 @@ def test_an_array_of_many_is_each_of_them(dtype, reader):
         check_same(reading, reader.read(array))
         assert (reading.name, reading.page) == ("array", 1)
     assert readings[3].digit is None
-    np.testing.assert_array_equal(readings[7]._again().pixels, readings[7]._again().pixels)
-    check_same(reader.read(readings[7]._again()), readings[7])
     assert reader.read_many(arrays[:0]) == []
 
 
@@ -183,13 +183,11 @@ def test_pages_are_read_each_or_the_first_alone(reader):
     assert [outcome.page for outcome in outcomes] == [1, 2, 3, 1]
     assert outcomes[1].reading.digit is None
     check_same(outcomes[2].reading, reader.read(page(3)))
-    np.testing.assert_array_equal(outcomes[2].reading._again().pixels, page(3))
     assert [outcome.page for outcome in reader.read_each([data, PAGE])] == [1, 1]
     named = io.BytesIO(data)
     named.name = "scan.tif"
     outcomes = list(reader.read_each([named], pages=True))
     assert {outcome.name for outcome in outcomes} == {"scan.tif"}
-    np.testing.assert_array_equal(outcomes[2].reading._again().pixels, page(3))
 
 
 def test_pages_before_a_damage_are_kept(reader):
@@ -213,7 +211,7 @@ def test_a_file_is_not_kept_decoded(reader, tmp_path, monkeypatch):
     monkeypatch.setattr(image_files, "picture", watched)
     reading = reader.read(tmp_path / "five.png")
     assert [ref() for ref in decoded] == [None]
-    np.testing.assert_array_equal(reading._again().pixels, PAGE)
+    assert reading.digit is not None
 
 
 def test_what_is_not_wanted_any_more_is_not_decoded(reader):
@@ -261,9 +259,49 @@ def test_the_promise_decides_what_is_accepted():
     assert f"{sure:.2%}" in reading.reason
 
 
-def test_without_a_promise_ink_is_accepted_and_no_error_rate_can_be_asked_for(reader):
+WEAK = tuple(
+    made_models.PROMISE.model_copy(update={"error_rate": rate, "confidence": 0.0})
+    for rate in (0.005, 0.01)
+)
+
+
+@pytest.mark.parametrize(
+    ("promises", "said"),
+    [
+        ((), "promises no error rate; calibrate it with rowwise pack"),
+        (WEAK, "promises 0.5 %, 1 %, not 0.1 %; choose one with --error-rate"),
+    ],
+)
+def test_without_the_promise_nothing_is_accepted(promises, said):
+    reader = Recogniser(made_models.best(promises=promises), threads=1)
     assert reader.threshold is None
+    many = reader.read_many(np.stack([field(d) for d in range(10)]))
+    for reading in (reader.read(PAGE), reader.read(field(3)), *many):
+        assert reading.digit is not None
+        assert not reading.accepted
+        assert reading.reason == f"not accepted: the model {said}"
+
+
+def test_a_weaker_promise_is_taken_where_it_is_asked_for():
+    reader = Recogniser(made_models.best(promises=WEAK), error_rate=0.01, threads=1)
     assert reader.read(PAGE).accepted
+    assert reader.read(PAGE).reason == ""
+
+
+def test_thresholds_for_another_way_of_reading_accept_nothing(monkeypatch):
+    model = made_models.best(promises=(made_models.PROMISE, *WEAK))
+    assert Recogniser(model, threads=1).threshold is not None
+    for reader, age in ((image.READER + 1, "an older way"), (image.READER - 1, "a newer way")):
+        with monkeypatch.context() as patch:
+            patch.setattr(image, "READER", reader)
+            reading = Recogniser(model, threads=1).read(PAGE)
+            assert not reading.accepted
+            assert f"set for {age} of reading pictures; calibrate it anew" in reading.reason
+            with pytest.raises(ModelError, match=rf"promises \(none\), got 0.01; .* {age}"):
+                Recogniser(model, error_rate=0.01)
+
+
+def test_no_error_rate_can_be_asked_for_that_is_not_promised(reader):
     with pytest.raises(ModelError, match=r"the model best promises \(none\), got 0.001"):
         Recogniser(reader.model, error_rate=0.001)
     with pytest.raises(ModelError, match=r"promises \(0.001\), got 0.01"):
@@ -316,6 +354,76 @@ def test_a_network_of_another_size_sees_the_digit_in_that_size():
     assert reader.read(PAGE).picture.shape == (28, 28)
     assert reader.fitted(reader.read(PAGE).picture[None]).shape == (1, 8, 8)
     check_same(reader.read_many([PAGE])[0], reader.read(PAGE))
+
+
+# --- plain data -------------------------------------------------------------------------------
+
+COPIES = {
+    "pickle": lambda one: pickle.loads(pickle.dumps(one)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("source", [PAGE, np.full((40, 40), 255, np.uint8)], ids=["5", "no ink"])
+def test_a_reading_is_plain_data(way, source, reader):
+    for reading in (reader.read(source), reader.read_many([source])[0]):
+        made = COPIES[way](reading)
+        for field_ in dataclasses.fields(reading):
+            np.testing.assert_array_equal(getattr(made, field_.name), getattr(reading, field_.name))
+        told = dataclasses.asdict(reading)
+        assert set(map(type, told.values())) <= {int, str, float, bool, type(None), np.ndarray}
+        assert told["reason"] == reading.reason
+
+
+def test_readings_come_from_other_processes():
+    model = made_models.best()
+    pages = [page(d) for d in (1, 2, 3)]
+    reader = Recogniser(model, engine="plain", threads=1)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        others = list(pool.map(reader.read, pages))
+    for one, other in zip(pages, others, strict=True):
+        check_same(reader.read(one), other)
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copied_recogniser_is_loaded_anew_as_it_was(way, tmp_path, monkeypatch):
+    promise = made_models.PROMISE.model_copy(update={"error_rate": 0.01, "confidence": 0.5})
+    made_models.ship(tmp_path / "m", monkeypatch, made_models.best(promises=(promise,)))
+    monkeypatch.chdir(tmp_path)
+    for place in ("best", "m/best.safetensors"):
+        monkeypatch.chdir(tmp_path)
+        reader = Recogniser.load(place, error_rate=0.01, engine="plain", threads=3)
+        if way == "pickle":
+            assert len(pickle.dumps(reader)) < 2000
+        monkeypatch.chdir(tmp_path.parent)  # a path is that of where it was loaded
+        made = COPIES[way](reader)
+        assert (made.engine.name, made.threads, made.threshold) == ("plain", 3, 0.5)
+        check_same(made.read(PAGE), reader.read(PAGE))
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copied_recogniser_of_a_model_in_memory_has_the_model(way):
+    reader = Recogniser(made_models.best(promises=(made_models.PROMISE,)), threads=1)
+    made = COPIES[way](reader)
+    assert made.model.card == reader.model.card
+    check_same(made.read(PAGE), reader.read(PAGE))
+
+
+def test_a_page_is_explained_and_flipped_as_it_is_read():
+    reader = Recogniser(made_models.rows(), threads=1)
+    data = tiff(page(1), page(3))
+    for number, digit in ((1, 1), (2, 3)):
+        told = reader.explain(data, page=number)
+        np.testing.assert_array_equal(told.picture, page(digit))
+        assert told.reading.page == number
+        check_same(told.reading, reader.read(page(digit)))
+        one, other = reader.flip(data, page=number), reader.flip(page(digit))
+        assert (one and one.changes) == (other and other.changes)
+    for ask in (reader.explain, reader.flip):
+        with pytest.raises(PictureError, match=r"has no page 3; name one it has"):
+            ask(data, page=3)
 
 
 def test_recognising_imports_nothing_heavy():

@@ -15,9 +15,10 @@ import made_models
 import numpy as np
 import pytest
 from made_models import page
+from made_terminal import Terminal
 from PIL import Image
 
-from rowwise import recognition
+from rowwise import image, recognition
 from rowwise.errors import ConfigError, PictureError
 from rowwise.recognise import Recogniser
 
@@ -67,6 +68,19 @@ def test_a_folder_is_the_pictures_below_it_in_order(folder):
     ]
 
 
+def test_a_folder_that_may_not_be_listed_is_told(folder, monkeypatch):
+    walk = os.walk
+
+    def closed(place, onerror):
+        onerror(PermissionError(13, "Permission denied", "digits/closed"))
+        return walk(place)
+
+    monkeypatch.setattr(os, "walk", closed)
+    *_, missing = recognition.found(["digits"])
+    with pytest.raises(PictureError, match="digits/closed: cannot be listed: Permission denied; "):
+        missing.read()
+
+
 def test_a_pattern_is_what_it_matches_and_a_name_is_itself(folder):
     assert recognition.found(["digits/*.png"]) == [f"digits/{d}.png" for d in range(3)]
     assert recognition.found(["digits/**/[34].png"]) == ["digits/more/3.png", "digits/more/4.png"]
@@ -75,11 +89,23 @@ def test_a_pattern_is_what_it_matches_and_a_name_is_itself(folder):
     assert recognition.found(named) == named
 
 
-def test_what_gives_no_picture_is_an_error(folder):
+def test_what_gives_no_picture_fails_in_its_place_and_stops_nothing(folder, rowwise):
     Path("empty").mkdir()
-    for place in ("empty", "digits/*.tif"):
-        with pytest.raises(PictureError, match="expected pictures, found none there"):
-            recognition.found([place])
+    Path("digits/dangling.png").symlink_to("nowhere.png")
+    told = rowwise("predict", "empty", "digits/0.png", "digits/*.tif", "digits/d*.png", "--json")
+    assert told.code == 1
+    assert told.err == "rowwise: 3 of 4 pictures could not be read; the result says why\n"
+    trees = [json.loads(line) for line in told.out.splitlines()]
+    places = ["empty", "digits/0.png", "digits/*.tif", "digits/dangling.png"]
+    assert [tree["picture"] for tree in trees] == places
+    none = "expected pictures, found none there; name their files"
+    assert trees[0]["error"] == f"empty: {none}"
+    assert trees[1]["error"] is None
+    assert trees[2]["error"] == f"digits/*.tif: {none}"
+    assert "No such file" in trees[3]["error"]
+
+
+def test_stdin_is_read_once():
     with pytest.raises(ConfigError, match="stdin is read once"):
         recognition.found(["-", "-"])
 
@@ -177,6 +203,107 @@ def test_an_explanation_is_drawn_beside_the_result(folder, rowwise):
         assert rule in told.err
 
 
+def link(kind: str, target: str) -> None:
+    os.symlink(target, "same.png") if kind == "symlink" else os.link(target, "same.png")
+
+
+@pytest.mark.parametrize("kind", ["itself", "symlink", "hard link"])
+def test_an_explanation_does_not_overwrite_the_picture(kind, folder, rowwise):
+    out = "digits/1.png"
+    if kind != "itself":
+        link(kind, out)
+        out = "same.png"
+    before = Path("digits/1.png").read_bytes()
+    told = rowwise("predict", "digits/1.png", "--explain", out)
+    assert (told.code, told.out) == (1, "")
+    assert told.err == (
+        f"rowwise: {out}: an output overwrites no input, and this one is the input digits/1.png; "
+        "name another file\n"
+    )
+    assert Path("digits/1.png").read_bytes() == Path(out).read_bytes() == before
+
+
+def test_nor_what_came_through_stdin_nor_the_model(folder, rowwise, shipped, monkeypatch):
+    kept = os.dup(0)
+    opened = os.open("digits/1.png", os.O_RDONLY)
+    os.dup2(opened, 0)
+    try:
+        told = rowwise("predict", "-", "--explain", "digits/1.png")
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(opened)
+    assert told.err.endswith("this one is the input stdin; name another file\n")
+    model = made_models.best()
+    model.save(Path("model.png"))
+    told = rowwise("predict", "digits/1.png", "--model", "model.png", "--explain", "model.png")
+    assert told.code == 1
+    assert "is the input model.png" in told.err
+
+
+ODD = os.fsdecode(b"\xff\x1b[31m.png")  # no UTF-8, and a terminal's escape sequence
+
+
+@pytest.mark.parametrize("form", [(), ("--csv",), ("--json",)])
+def test_names_of_any_bytes_are_told_and_obeyed_by_no_terminal(form, home, shipped):
+    Image.fromarray(page(3)).save(io.BytesIO(), "PNG")
+    data = io.BytesIO()
+    Image.fromarray(page(3)).save(data, "PNG")
+    Path(ODD).write_bytes(data.getvalue())
+    Path("none" + ODD).symlink_to("nowhere")
+    made = process(shipped, ODD, "none" + ODD, *form)
+    out, err = made.communicate(timeout=60)
+    assert made.returncode == 1
+    assert "\x1b" not in out + err
+    assert err == "rowwise: 1 of 2 pictures could not be read; the result says why\n"
+    lines = out.splitlines()
+    if form == ("--json",):
+        assert [json.loads(line)["picture"] for line in lines] == [ODD, "none" + ODD]
+    else:
+        shown = r"\udcff\x1b[31m.png"
+        assert [line.startswith((shown, "none" + shown)) for line in lines[-2:]] == [True, True]
+
+
+@pytest.mark.parametrize("table", [False, True], ids=["a pipe", "a terminal"])
+def test_every_row_is_there_though_a_bar_is_shown(table, home, shipped):
+    Image.fromarray(page(4)).save("4.png")
+    count = recognition.MANY + 7
+    code = PROGRAM.format(before="")
+    given = [sys.executable, "-c", code, shipped, "predict", *["4.png"] * count, "--json"]
+    with Terminal(given, stdout=None if table else subprocess.PIPE) as made:
+        out, screen = made.end()
+    assert made.code == 0
+    assert "━" in made.told
+    lines = screen if table else out.decode().splitlines()
+    assert [json.loads(line)["digit"] for line in lines if line] == [
+        Recogniser.load(threads=1).read(page(4)).digit
+    ] * count
+
+
+def test_a_table_on_a_terminal_escapes_what_names_hold(home, shipped):
+    Path(ODD).symlink_to("nowhere")
+    with Terminal(
+        [sys.executable, "-c", PROGRAM.format(before=""), shipped, "predict", ODD]
+    ) as made:
+        made.end()
+    assert made.code == 1
+    assert r"\udcff\x1b[31m.png" in made.told
+    assert "\x1b[31m.png" not in made.told
+
+
+def test_an_explanation_of_a_name_that_is_no_utf_8(home, shipped, rowwise):
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'rowwise[study]'")
+    data = io.BytesIO()
+    Image.fromarray(page(3)).save(data, "PNG")
+    Path(ODD).write_bytes(data.getvalue())
+    out = os.fsdecode(b"why\xfe.svg")
+    made = process(shipped, ODD, "--explain", out)
+    told, err = made.communicate(timeout=60)
+    assert made.returncode == 0, err
+    assert len(told.splitlines()) == 1
+    assert r"\udcff\x1b[31m.png" in Path(out).read_text()
+
+
 # --- as a process -----------------------------------------------------------------------------
 
 PROGRAM = """
@@ -252,7 +379,7 @@ def test_models_without_any_says_so(rowwise, tmp_path, monkeypatch):
     assert json.loads(rowwise("models", "--json").out) == []
 
 
-def test_a_card_says_what_is_known(rowwise, tmp_path):
+def test_a_card_says_what_is_known(rowwise, tmp_path, monkeypatch):
     figures = (("MNIST test accuracy", 0.9931), ("expected calibration error", 0.0042))
     card = {"data": "mnist", "seed": 7, "version": "0.3.0", "temperature": 1.25}
     model = made_models.rows(promises=(made_models.PROMISE,), figures=figures, **card)
@@ -262,7 +389,32 @@ def test_a_card_says_what_is_known(rowwise, tmp_path):
                  "5,800 were accepted", "1 of them misread", "99.31", "0.42", "GRU"):  # fmt: skip
         assert part in told
     made_models.rows().save(tmp_path / "plain.safetensors")
-    assert "promises no error rate" in rowwise("models", tmp_path / "plain.safetensors").out
+    told = rowwise("models", tmp_path / "plain.safetensors").out
+    assert "no reading is accepted unless --error-rate says so: the model promises no" in told
+    with monkeypatch.context() as patch:
+        patch.setattr(image, "READER", image.READER + 1)
+        told = rowwise("models", tmp_path / "mine.safetensors").out
+        assert "thresholds were set for an older way" in told
+        assert "promise: " not in told
     tree = json.loads(rowwise("models", tmp_path / "mine.safetensors", "--json").out)
     assert tree["figures"] == dict(figures)
     assert rowwise("models", "bets").code == 1
+
+
+def test_a_card_is_obeyed_by_no_terminal(home, rowwise, monkeypatch, tmp_path):
+    evil = "\x1b]0;pwned\x07\u202e"
+    card = {"data": evil, "version": evil, "figures": ((evil, 0.5),)}
+    model = made_models.rows(**card)
+    model.card = model.card.model_copy(update={"name": evil})
+    model.classes = (evil, *model.classes[1:])
+    model.save(Path("evil.safetensors"))
+    for made in (rowwise("models", "evil.safetensors"), rowwise("models", "nono" + evil)):
+        assert "\\x1b]0;pwned" in made.out + made.err
+        assert not {"\x1b", "\x07", "\u202e"} & set(made.out + made.err)
+    monkeypatch.setattr("rowwise.model.folder", lambda: Path().absolute())
+    assert "\\x1b]0;pwned" in (listed := rowwise("models").out)
+    assert "\x1b" not in listed
+    Image.fromarray(page(4)).save("4.png")
+    head = rowwise("predict", "4.png", "--csv", "--model", "evil.safetensors").out
+    assert "\x1b" not in head
+    assert "p_\\x1b]0;pwned" in head

@@ -157,7 +157,7 @@ def test_a_fault_is_told_to_all_that_wait_and_the_thread_goes_on(monkeypatch):
         return await made.read(reader, png(FIELDS[1]))
 
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "read_many", lambda arrays: 1 / 0)
+        patch.setattr(reader, "read_fields", lambda arrays: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             asyncio.run(ask())
     assert asyncio.run(ask())[0].digit is not None

@@ -293,7 +293,7 @@ def test_what_is_counted(make):
     assert told[requests, ("method", "none"), ("route", "none"), ("status", "404")] == 2
     assert told["rowwise_request_seconds_count", route] == 6
     assert told["rowwise_batch_pictures_sum", ("model", "rows")] == 4
-    assert told["rowwise_readings_total", ("model", "rows"), ("outcome", "accepted")] == 3
+    assert told["rowwise_readings_total", ("model", "rows"), ("outcome", "unsure")] == 3
     assert told["rowwise_readings_total", ("model", "rows"), ("outcome", "failed")] == 1
     assert told["rowwise_readings_total", ("model", "best"), ("outcome", "no ink")] == 1
     assert told["rowwise_rejections_total", ("room", "readings")] == 1
@@ -312,7 +312,7 @@ def test_a_fault_of_ours_is_a_problem_that_tells_nothing(make, monkeypatch, tmp_
         raise ZeroDivisionError("what was sent")
 
     monkeypatch.setattr(client.app.service.shelf, "cards", broken)
-    monkeypatch.setattr("rowwise.recognise.Recogniser.read_many", broken)
+    monkeypatch.setattr("rowwise.recognise.Recogniser.read_fields", broken)
     answers = [client.get("/v1/models"), client.post("/v1/read", FILE)]
     for answer in answers:
         told = problem(answer, 500, answer.headers["x-request-id"])

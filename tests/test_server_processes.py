@@ -28,7 +28,7 @@ FILE = png(field(3))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("served")
-    made_models.rows().save(place / "rows.safetensors")
+    made_models.rows(promises=(made_models.PROMISE,)).save(place / "rows.safetensors")
     return place
 
 

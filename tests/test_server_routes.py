@@ -121,7 +121,7 @@ def test_fastapi_would_answer_the_same(client):
 
 def test_an_explanation_holds_all_of_the_librarys(client, readers):
     told = client.post(f"{READ}?explain=true", png(PAGE)).json()["explanation"]
-    why = readers["best"].read(PAGE).explain()
+    why = readers["best"].explain(PAGE)
     assert [step["name"] for step in told["steps"]] == [step.name for step in why.steps]
     assert (told["rows"], told["columns"]) == (28, 28)
     np.testing.assert_allclose(told["ink"], why.ink, atol=1e-5)
@@ -147,7 +147,7 @@ def test_a_picture_of_colours_keeps_them(client):
 def test_a_flip_is_read_again(client, readers):
     told = client.post(f"{READ}?flip=true", png(FIELD)).json()
     assert "explanation" not in told
-    found = readers["best"].read(FIELD).flip()
+    found = readers["best"].flip(FIELD)
     if found is None:
         assert told["flip"] is None
         assert told["why_no_flip"]
@@ -205,6 +205,26 @@ def test_one_that_cannot_be_read_has_its_problem_in_its_place(client):
     arrays = client.post(MANY, json={"arrays": [FIELD.tolist(), [[1, 2], [3]]]}).json()["readings"]
     assert "error" in arrays[1]
     assert "digit" in arrays[0]
+
+
+@pytest.mark.parametrize("white", [1, 255, 65_535, 1.0, 255.0])
+def test_the_numbers_of_arrays_mean_what_they_mean_together(client, white):
+    ink = (FIELD > 127).astype(type(white))
+    black = 0 * ink
+    black[4:24, 13:15] = white > 1  # of 255: nothing
+    arrays = {"arrays": [(white * ink).tolist(), black.tolist()]}
+    inked, empty = client.post(MANY, json=arrays).json()["readings"]
+    [wanted] = client.post(MANY, json={"arrays": [(255 * ink).tolist()]}).json()["readings"]
+    assert inked == wanted
+    assert inked["digit"] is not None
+    assert empty["digit"] is None
+
+
+def test_raw_bytes_of_0_and_1_are_two_levels(client):
+    ink = np.stack([FIELD > 127, np.zeros_like(FIELD)]).astype(np.uint8)
+    told = [client.post(MANY, array.tobytes(), headers=RAW).json() for array in (ink, 255 * ink)]
+    assert told[0] == told[1]
+    assert [one["digit"] is None for one in told[0]["readings"]] == [False, True]
 
 
 def test_more_than_a_batch_keeps_its_order(client, readers):

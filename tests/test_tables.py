@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -69,6 +71,17 @@ def claiming(shape, dtype="|u1"):
     return archive.getvalue()
 
 
+def with_header(header, *, length=None):
+    """Return an npz of arrays of format 2 with this header, and a length that it may not have."""
+    length = len(header) if length is None else length
+    content = b"\x93NUMPY\x02\x00" + length.to_bytes(4, "little") + header
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        file.writestr("x.npy", content)
+        file.writestr("y.npy", content)
+    return archive.getvalue()
+
+
 def saved(**arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -93,8 +106,9 @@ NPZ_REFUSED = {
     "no square": (saved(x=pictures(4)[:, 0, :27], y=ok), "square pictures (28×28 has 784 pixels)"),
     "no items": (saved(x=pictures(0), y=ok[:0]), "expected 1 to 1,073,741,824 bytes of data"),
     "huge claim": (claiming((60_000_000, 28, 28)), "found [60000000, 28, 28]"),
-    "negative claim": (claiming((-5, 28, 28)), "a.npz/x: expected 1 to"),
+    "negative claim": (claiming((-5, 28, 28)), "x: expected 1 to"),
     "short of its claim": (claiming((50, 28, 28)), "expected a sound .npz"),
+    "parentheses": (with_header(b"(" * 3000), "expected a sound .npz, found a damaged one ("),
     "wide claim": (claiming((1, 2, 5000)), "expected a sound .npz"),
 }
 
@@ -145,7 +159,7 @@ CSV_REFUSED = {
     "word": (b"label,a,b,c,d\n1,2,x,4,5\n", "found: could not convert string 'x'"),
     "no square": (b"1,2,3,4\n", "square pictures (28×28 has 784 pixels), found rows of 3 pixels"),
     "labels alone": (b"label\n1\n", "found rows of 0 pixels"),
-    "damaged gzip": (gzip.compress(b"1,2,3,4,5\n")[:-4], "expected a whole gzip file"),
+    "damaged gzip": (gzip.compress(b"1,2,3,4,5\n")[:-4], "expected a CSV file of text"),
 }
 
 
@@ -164,5 +178,41 @@ def test_csv_beyond_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(idx, "MAX_BYTES", 1000)
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(b"1,2,3,4,5\n" * 1000))
-    with pytest.raises(DataError, match="at most 1,000 bytes when unpacked, found more"):
+    with pytest.raises(DataError, match="and 1,000 in all, found more"):
         tables.read_csv(path)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_csv_of_one_line_is_not_read_whole(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(tables, "MAX_LINE_BYTES", 100_000)
+    path = tmp_path / "a.csv"
+    raw = b"1," * (10 << 20)
+    path.write_bytes(gzip.compress(raw, 1) if packed else raw)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="expected at most 100,000 bytes in a line and"):
+            tables.read_csv(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["a.csv", "a.npz"])
+def test_a_pipe_is_no_table(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    read = tables.read_csv if name == "a.csv" else tables.read_npz
+    with pytest.raises(DataError, match=f"{name}: expected a regular file"):
+        read(tmp_path / name)
+
+
+def test_a_header_that_is_a_bomb_is_not_unpacked(tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(with_header(b" " * (20 << 20), length=2**32 - 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"expected a sound \.npz, found a damaged one"):
+            tables.read_npz(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import pty
@@ -11,11 +12,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import DIGITS, TINY, train
 
-from rowwise import cli, runs, terminal
+from rowwise import cli, export, runs, terminal
 
 PYTHON = [sys.executable, "-m", "rowwise"]
 LONG = ("--set", "epochs=15")
@@ -194,3 +196,152 @@ def test_a_place_that_cannot_be_written_is_one_line(tiny, rowwise):
     answer = rowwise("data", "--dataset", "digits", "--out", "tiny.toml/drawn", "--json")
     assert answer.code == 1
     assert answer.err == "rowwise: tiny.toml/drawn: Not a directory\n"
+
+
+def test_few_files_print_and_these_escape_what_a_terminal_might_obey():
+    package = Path(terminal.__file__).parent
+    printing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+    }
+    assert printing == {"cli.py", "readings.py", "terminal.py", "server/process.py"}
+
+
+# --- streams that are closed ------------------------------------------------------------------
+
+FAMILIES = {
+    "predict": ["predict", "none.png"],
+    "models": ["models", "--json"],
+    "runs": ["runs", "runs"],
+    "evaluate": ["evaluate", "runs/tiny-s0"],
+    "data": ["data", "--dataset", "digits", "--json"],
+    "train": ["train", "tiny.toml", *DIGITS, "--set", "epochs=1", "--out", "elsewhere"],
+    "export": ["export", "runs/tiny-s0"],
+    "report": ["report", "runs"],
+    "doctor": ["doctor"],
+    "help": ["--help"],
+}
+QUICK = ("predict", "runs", "help")  # the others in `make soak`
+
+
+def closed(numbers: str, arguments: list[str], folder) -> subprocess.CompletedProcess[str]:
+    """A command that starts without these of the standard streams, as `>&-` has it."""
+    closing = " ".join({"0": "<&-", "1": ">&-", "2": "2>&-"}[n] for n in numbers)
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {closing}', "sh", *PYTHON, *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def families(test):
+    marks = [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES
+    ]
+    return pytest.mark.parametrize("family", marks)(test)
+
+
+@families
+def test_a_closed_stdout_is_one_line(family, work):
+    made = closed("1", FAMILIES[family], work)
+    assert (made.returncode, made.stdout) == (1, "")
+    last = made.stderr.splitlines()[-1]
+    assert last == "rowwise: cannot write to stdout: Bad file descriptor"
+    assert "Traceback" not in made.stderr
+    assert (work / "elsewhere/tiny-s0/weights.safetensors").exists() == (family == "train")
+
+
+@families
+def test_a_closed_stderr_and_stdin_take_nothing_from_the_result(family, work):
+    made = closed("02", FAMILIES[family], work)
+    assert made.returncode == (1 if family == "predict" else 0)
+    assert made.stdout
+    assert made.stderr == ""
+
+
+def test_with_all_streams_closed_the_exit_code_is_left(work):
+    assert closed("012", ["runs", "runs"], work).returncode == 1
+
+
+def test_a_closed_stdin_is_a_picture_that_cannot_be_read(work):
+    made = closed("0", ["predict", "-"], work)
+    assert made.returncode == 1
+    assert made.stdout.startswith("<stdin>\t–\t–\tfailed\tcannot be read: ")
+    assert made.stderr == "rowwise: the picture could not be read; the result says why\n"
+
+
+def test_what_libraries_print_gets_into_no_file_that_took_the_place_of_a_stream(work):
+    code = "from rowwise import cli; cli._open_streams(); f = open('kept', 'w'); import os;"
+    code += "[os.write(n, b'x') for n in (2,)]; assert f.fileno() > 2; f.write('own')"
+    made = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code],
+        cwd=work,
+        check=False,
+    )
+    assert made.returncode == 0
+    assert (work / "kept").read_text() == "own"
+
+
+def test_a_full_disk_is_one_line(work):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "w") as full:
+        made = subprocess.run(
+            [*PYTHON, "runs", "runs"], cwd=work, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert made.returncode == 1
+    assert made.stderr == b"rowwise: cannot write to stdout: No space left on device\n"
+
+
+def test_a_result_and_an_error_that_nobody_reads_are_left_in_silence(work):
+    reading, writing = os.pipe()
+    os.close(reading)
+    made = subprocess.run(
+        [*PYTHON, "predict", "none.png"], cwd=work, stdout=writing, stderr=writing, check=False
+    )
+    os.close(writing)
+    assert made.returncode == 1
+
+
+# --- outputs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (("export", "runs/tiny-s0", "--out"), "runs/tiny-s0/weights.safetensors"),
+        (("export", "runs/tiny-s0", "--to", "keras", "--out"), "link.keras"),
+        (("pack", "runs/tiny-s0", "--out"), "runs/tiny-s0/run.json"),
+        (("pack", "runs/tiny-s0", "--data", "digits.csv", "--out"), "digits.csv"),
+        (("report", "runs", "--out"), "runs/tiny-s1/predictions.csv"),
+        (("report", "runs/tiny-s0", "--out"), "runs/tiny-s0/metrics.jsonl"),
+        (("data", "drawn", "--out"), "drawn"),
+    ],
+)
+def test_no_output_overwrites_an_input(arguments, given, work, rowwise, monkeypatch):
+    monkeypatch.chdir(work)
+    (work / "link.keras").symlink_to("runs/tiny-s0/experiment.json")
+    (work / "digits.csv").write_text("label,pixel0\n")
+    (work / "drawn/0").mkdir(parents=True)
+    (work / "drawn/0/digit.png").write_bytes(b"a picture")
+    (work / "drawn/samples.png").hardlink_to(work / "drawn/0/digit.png")
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+    told = rowwise(*arguments, given)
+    assert (told.code, told.out) == (1, "")
+    assert re.fullmatch(
+        rf"rowwise: {given}\S*: an output overwrites no input, .*; name another file\n", told.err
+    )
+    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
+
+
+def test_an_earlier_output_is_written_anew(work):
+    run = runs.Run.open(work / "runs/tiny-s0")
+    out = run.folder / "tiny.keras"
+    out.write_bytes(b"an earlier one")
+    assert export._place(run, out, "keras") == out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import importlib
 import io
 import math
 import pickle
@@ -898,10 +899,8 @@ def test_importing_the_package_imports_no_torch() -> None:
 
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
     monkeypatch.delitem(sys.modules, "rowwise.torch")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtra, match=r"pip install 'rowwise\[torch\]'"):
         importlib.import_module("rowwise.torch")
 

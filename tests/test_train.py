@@ -30,7 +30,7 @@ from small_training import (
 
 from rowwise import engines, metrics, runs, session
 from rowwise import train as train_module
-from rowwise.errors import EngineError, NetworkError, RunError
+from rowwise.errors import EngineError, NetworkError, PictureError, RunError
 from rowwise.events import EpochEnded, Stepped, Validating
 from rowwise.runs import Run
 from rowwise.train import evaluate, fit
@@ -473,6 +473,11 @@ def test_the_result_scores_and_predicts():
         np.testing.assert_allclose(said, result.probabilities[:20], atol=1e-6)
     floats = DATA.test_images[:20] / np.float32(255)
     np.testing.assert_allclose(result.predict(floats), result.probabilities[:20], atol=1e-6)
+    for dtype in (np.float32, np.float64, np.int64, np.uint16):
+        said = result.predict(DATA.test_images[:20].astype(dtype))
+        np.testing.assert_allclose(said, result.probabilities[:20], atol=1e-6)
+    with pytest.raises(PictureError, match=r"reshape\(-1, 6, 5\)"):
+        result.predict(DATA.test_images[:20].reshape(20, 30))
     assert result.predict(DATA.test_images[:0]).shape == (0, 10)
 
 

@@ -27,7 +27,7 @@ def explanations(tmp_path_factory):
         patch.setattr(explain, "_kept", {("mnist", ""): "the training pictures are away"})
         reader = Recogniser(made_models.best(data="mnist"), threads=1)
         pages = [page(d) for d in range(10)] + [np.full((30, 50), 255, np.uint8)]
-        return [reader.read(one).explain() for one in pages]
+        return [reader.explain(one) for one in pages]
 
 
 def words(figure) -> str:
@@ -119,7 +119,7 @@ def test_many_classes_and_long_names_fit(tmp_path, monkeypatch):
     names = tuple(f"class number {c}" for c in range(30))
     layers = [made_models.GRU]
     model = made_models.made("rows", layers, target_replication=0.5, classes=names)
-    told = Recogniser(model, threads=1).read(page(3)).explain()
+    told = Recogniser(model, threads=1).explain(page(3))
     why.write(told, tmp_path / "many.png")
     assert words(why.sheet([told]))
 

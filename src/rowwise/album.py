@@ -8,21 +8,29 @@ data-DIGEST/
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rowwise import tables
 from rowwise.data import Dataset
 from rowwise.description import describe
 from rowwise.errors import RunError
-from rowwise.files import make_folder, read_json, write_beside, write_json
+from rowwise.files import make_folder, opened, parsing, read_json, write_beside, write_json
 
+PLACE = "data-"
 DESCRIPTION = "description.json"
 PICTURES = "pictures.npz"
-DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError, RuntimeError)
+MAX_BYTES = 4_000_000_000
+# The arrays of an album: dtype and number of axes.
+KINDS = {
+    "test_images": ("uint8", 3),
+    "test_labels": ("int64", 1),
+    "samples": ("uint8", 4),
+    "means": ("float32", 3),
+}
 
 
 class Album(NamedTuple):
@@ -43,7 +51,12 @@ class Album(NamedTuple):
 
 def place(folder: Path, digest: str) -> Path:
     """Where `folder` keeps the data set with this digest."""
-    return folder / f"data-{digest[:8]}"
+    return folder / f"{PLACE}{digest[:8]}"
+
+
+def places(folder: Path) -> list[Path]:
+    """Where `folder` keeps the data sets of its runs."""
+    return sorted(folder.glob(f"{PLACE}*"))
 
 
 def keep(folder: Path, data: Dataset) -> None:
@@ -71,18 +84,23 @@ def find(folder: Path, digest: str) -> Album | None:
     kept = place(folder, digest)
     if not (kept / PICTURES).exists() or not (kept / DESCRIPTION).exists():
         return None
-    fields = [field for field in Album._fields if field != "description"]
-    try:
-        with zipfile.ZipFile(kept / PICTURES) as archive:
-            arrays = {field: _array(archive, field) for field in fields}
-    except DAMAGE as error:
-        raise RunError(f"{kept / PICTURES} is damaged: {error}") from None
+    damaged = f"{kept / PICTURES} is damaged: it holds no album"
+    with opened(kept / PICTURES, MAX_BYTES) as file, parsing(RunError, damaged):
+        with zipfile.ZipFile(file) as archive:
+            arrays = {name: _array(archive, name) for name in KINDS}
+        images, labels = arrays["test_images"], arrays["test_labels"]
+        if len(images) != len(labels):
+            raise ValueError(f"it has {len(images):,} test images and {len(labels):,} labels")
     return Album(description=read_json(kept / DESCRIPTION), **arrays)
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with archive.open(f"{name}.npy") as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
+    array = tables.npy(archive, name, most_bytes=MAX_BYTES)
+    dtype, axes = KINDS[name]
+    if array.dtype != dtype or array.ndim != axes or not array.size:
+        shape = list(array.shape)
+        raise ValueError(f"{name} is {dtype} of {axes} axes, got {array.dtype} {shape}")
+    return array
 
 
 def _stacked(images: NDArray[np.uint8], chosen: tuple[tuple[int, ...], ...]) -> NDArray[np.uint8]:

@@ -85,6 +85,11 @@ def is_joined(name: str) -> bool:
     return _AND in name
 
 
+def parts(name: str) -> list[str]:
+    """The names of the data sets that one of this name is made of."""
+    return name.split(_AND) if name else []
+
+
 def _known(place: str) -> str | None:
     return place if place in data.NAMES and not Path(place).exists() else None
 

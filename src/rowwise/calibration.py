@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rowwise.metrics import SMALLEST_PROBABILITY, cross_entropy, is_correct
+from rowwise.model import ERROR_RATE
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +71,7 @@ def promise(
     probabilities: ArrayLike,
     *,
     candidates: Sequence[float],
-    error_rate: float = 0.001,
+    error_rate: float = ERROR_RATE,
     level: float = 0.95,
 ) -> Threshold | None:
     """The lowest threshold whose error rate among accepted readings is at most `error_rate`.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rowwise.errors import MissingExtra
+from rowwise.errors import importing
 from rowwise.metrics import is_correct
 
 Floats = NDArray[np.float64]
@@ -289,10 +289,8 @@ def holm(p_values: ArrayLike) -> Floats:
 
 def scipy_stats() -> Any:
     """Return scipy's module of distributions. Raises MissingExtra where it is not installed."""
-    try:
+    with importing("scikit-learn", "study", module="scipy"):
         from scipy import stats
-    except ModuleNotFoundError as error:
-        raise MissingExtra("scikit-learn", "study") from error
     return stats
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import json
 import os
 import struct
 import threading
 from pathlib import Path
 
+from rowwise import files
 from rowwise.errors import EngineError
 
-ABI = 1  # of the C interface, as in native/cpu.h
+ABI = 2  # of the C interface, as in native/cpu.h
 PATHS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")  # from worst to best
 FEATURES = ("AVX2", "AVX-512", "AVX512-BF16", "AMX")  # bit by bit what rowwise_cpu() answers
 NEEDS = {
@@ -183,12 +183,15 @@ def _is_cut_short(file: Path) -> bool:
 
 def _told_by_the_build(record: Path, path: str) -> str:
     """The build's own reason."""
-    try:
-        reason = json.loads(record.read_text("utf-8"))["paths"][path]
-    except FileNotFoundError:
+    if not record.exists():
         return "rowwise is not installed, or without its build's record"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{record.name}, which would say why, cannot be read ({error!r})"
+    blame = f"{record.name}, which would say why, cannot be read"
+    try:
+        with files.parsing(EngineError, blame):
+            text = files.read_text(record, error=EngineError)
+            reason = files.parse_object(text, EngineError, blame)["paths"][path]
+    except EngineError as error:
+        return str(error)
     return str(reason) if reason else "it was built, and taken away since"
 
 

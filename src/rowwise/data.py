@@ -29,7 +29,7 @@ from rowwise.catalogue import (
 )
 from rowwise.description import Description as Description
 from rowwise.description import describe as describe
-from rowwise.errors import DataError, DataMissing, MissingExtra
+from rowwise.errors import BrokenExtra, DataError, DataMissing, MissingExtra, importing
 from rowwise.formats import MAX_CLASSES, Content, Part
 
 NAMES = (*KNOWN, "digits")
@@ -181,10 +181,8 @@ def digits(reason: str = "") -> Dataset:
 
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
-    try:
+    with importing("scikit-learn", "study", module="sklearn"):
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtra("scikit-learn", "study") from error
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     part = Part(images, bunch.target.astype(np.int64), Path("digits"), Path("digits"))
@@ -265,7 +263,7 @@ def _substitute(known: KnownSet, reasons: list[str], name: str | None) -> Datase
         raise DataMissing(f"{why}; {remedies}")
     try:
         return digits(why)
-    except MissingExtra as missing:
+    except (MissingExtra, BrokenExtra) as missing:
         raise DataMissing(f"{why}; {remedies}; as a substitute, {missing}") from missing
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rowwise import album
 from rowwise.errors import RunError
+from rowwise.files import parsing
 from rowwise.runs import DataIdentity
 
 Integers = NDArray[np.int64]
@@ -57,7 +58,9 @@ def summarise_data(folder: Path, identity: DataIdentity) -> DataSummary:
             f"{identity.digest[:8]}; write it with: rowwise study --out {folder} (ended runs stay)"
         )
     told = kept.description
-    try:
+    remedy = f"delete data-{identity.digest[:8]} and write it again with: rowwise study --out"
+    damaged = f"the description of the data in {folder} is damaged; {remedy} {folder}"
+    with parsing(RunError, damaged):
         repeats = told["duplicates"]
         return DataSummary(
             identity=identity,
@@ -72,11 +75,6 @@ def summarise_data(folder: Path, identity: DataIdentity) -> DataSummary:
             images=kept.test_images,
             labels=kept.test_labels,
         )
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"the description of the data in {folder} is damaged: {error!r}; delete data-"
-            f"{identity.digest[:8]} and write it again with: rowwise study --out {folder}"
-        ) from None
 
 
 def _part(told: dict[str, Any]) -> PartSummary:

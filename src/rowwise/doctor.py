@@ -7,7 +7,7 @@ import os
 import platform
 from typing import NamedTuple
 
-from rowwise import core, data, engines, model
+from rowwise import core, data, engines, model, terminal
 from rowwise.environment import processor
 from rowwise.errors import EngineError, RowwiseError
 
@@ -54,7 +54,7 @@ def show(found: list[Check]) -> None:
     """Print the checks, a line each."""
     for check in found:
         mark = "ok     " if check.present else "missing"
-        print(f"{mark}  {check.kind} {check.name}: {check.told}")
+        terminal.write_line(f"{mark}  {check.kind} {check.name}: {check.told}")
 
 
 def _engine(name: str) -> Check:
@@ -92,8 +92,9 @@ def _model(name: str) -> Check:
     except RowwiseError as error:
         return Check("model", name, False, str(error))
     told = f"{found.network.count:,} parameters"
-    promised = ", ".join(f"{100 * one.error_rate:g} %" for one in found.card.promises)
-    return Check("model", name, True, f"{told}, promises {promised}" if promised else told)
+    promised = ", ".join(f"{100 * one.error_rate:g} %" for one in found.card.kept)
+    told += f", promises {promised}" if promised else f"; {found.card.why_not()}"
+    return Check("model", name, True, told)
 
 
 def _formats() -> list[Check]:

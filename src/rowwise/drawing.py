@@ -13,7 +13,7 @@ from functools import wraps
 from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from rowwise.errors import MissingExtra
+from rowwise.errors import importing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,10 +72,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def style() -> Any:
     """The house style as a context; raises MissingExtra where matplotlib is not installed."""
-    try:
+    with importing("matplotlib", "study"):
         import matplotlib
-    except ModuleNotFoundError as missing:
-        raise MissingExtra("matplotlib", "study") from missing
     return matplotlib.rc_context(STYLE)
 
 

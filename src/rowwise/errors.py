@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MAX_LINE = 2000  # characters of a message
+MAX_SAID = 200  # of them, of one that is not ours
+
+
+def printable(text: str) -> str:
+    """Text of one line as a terminal may show it, whatever a file's name or a model's card holds.
+
+    Control characters, escape sequences, marks of direction and bytes that are no UTF-8 are shown
+    as Python escapes them (`\\x1b`); so are spaces that are none of the keyboard's.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 class RowwiseError(Exception):
     """Base of every error that a user can cause or cure; `str(error)` is one printable line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = printable(" ".join(message.split()))
+        if len(line) > MAX_LINE:  # the rule stands at the beginning, the remedy at the end
+            line = f"{line[: MAX_LINE - 503]}...{line[-500:]}"
+        super().__init__(line)
 
 
 class ConfigError(RowwiseError):
@@ -50,6 +70,10 @@ class TrainingDiverged(RowwiseError):
     """The loss became NaN or infinite, or grew beyond recall."""
 
 
+class BrokenExtra(RowwiseError):
+    """An optional package is needed, installed, and cannot be imported."""
+
+
 class MissingExtra(RowwiseError):
     """An optional package is needed and not installed."""
 
@@ -60,3 +84,34 @@ class MissingExtra(RowwiseError):
         )
         self.package = package
         self.extra = extra
+
+
+@contextmanager
+def importing(package: str, extra: str, *, module: str = "") -> Iterator[None]:
+    """Around the imports of an optional package, whose module is `module` or has its name.
+
+    Raises MissingExtra where just that module is not there, and BrokenExtra where it is and its
+    import fails: for want of memory, of a library or of a package that it needs itself.
+    """
+    try:
+        yield
+    except Exception as fault:
+        if isinstance(fault, ModuleNotFoundError) and fault.name == (module or package):
+            raise MissingExtra(package, extra) from fault
+        raise BrokenExtra(
+            f"this needs the package {package}, which is installed but cannot be imported "
+            f"({said(fault)}); free memory, or install it again with: "
+            f"pip install --force-reinstall 'rowwise[{extra}]'"
+        ) from fault
+
+
+def said(fault: BaseException) -> str:
+    """What an exception of somebody else says, in one short line."""
+    if isinstance(fault, MemoryError):
+        return "it takes more memory than there is"
+    if isinstance(fault, RecursionError):
+        return "it is nested too deeply"
+    line = " ".join(str(fault).split())
+    if not line or isinstance(fault, LookupError):
+        line = f"{type(fault).__name__}: {line}".rstrip(": ")
+    return line if len(line) <= MAX_SAID else line[: MAX_SAID - 3] + "..."

@@ -16,19 +16,17 @@ from rowwise import engines
 from rowwise.cells import CELLS
 from rowwise.config import Experiment, shipped_studies
 from rowwise.data import Dataset
-from rowwise.errors import ConfigError, EstimatorError, MissingExtra
+from rowwise.errors import ConfigError, EstimatorError, importing
 from rowwise.formats import MAX_CLASSES
 from rowwise.network import Network
 from rowwise.settings import nearest, parse
 from rowwise.train import fit
 
-try:
+with importing("scikit-learn", "study", module="sklearn"):
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError as error:
-    raise MissingExtra("scikit-learn", "study") from error
 
 Array = NDArray[Any]
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from rowwise import options
-from rowwise.errors import ConfigError, RunError
+from rowwise.errors import ConfigError
+from rowwise.model import ERROR_RATE
 
 
 def export_run(
@@ -31,9 +32,9 @@ def export_run(
         told = {"file": str(made.path), "program": made.program, "engine": made.engine}
         terminal.write_json(told | {"difference": made.difference, "untried": made.untried})
     elif made.difference is None:
-        print(f"{made.path}: not tried, {made.untried}")
+        terminal.write_line(f"{made.path}: not tried, {made.untried}")
     else:
-        print(
+        terminal.write_line(
             f"{made.path}: {made.program} gives the probabilities of the engine {made.engine} "
             f"to within {made.difference:.1e}"
         )
@@ -65,50 +66,64 @@ def import_model(
     if as_json:
         terminal.write_json(listing.row(run) | {"sentence": record.sentence})
         return
-    print(f"{folder}: {run.network}, {record.sentence}")
+    terminal.write_line(f"{folder}: {run.network}, {record.sentence}")
     if record.test_accuracy is not None:
-        print(f"test accuracy {100 * record.test_accuracy:.2f} % on {record.data.name}")
+        share = f"{100 * record.test_accuracy:.2f} %"
+        terminal.write_line(f"test accuracy {share} on {record.data.name}")
 
 
 def pack_run(
-    run: options.RunFolder,
+    model: options.Packed,
     out: options.PackOut = None,
     data: options.DataParts = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Make a model for `rowwise predict` of a run.
+    """Calibrate a model, or that of a run, for `rowwise predict`.
 
-    The run held out a share of the training pictures. On these its probabilities are calibrated,
-    and the thresholds chosen from which on its readings are accepted, so that a promised error rate
-    is kept.
+    Nothing is trained: the temperature is fitted, and the thresholds are chosen from which on
+    readings are accepted, so that a promised error rate is kept: on pictures that were not learnt
+    from, read as `rowwise predict` reads them. Of the data that it learnt from these are the ones
+    that its training held out; of other data, named with --data, all training pictures are taken
+    as not learnt from.
     """
-    from rowwise import blend, packing, runs, terminal
+    from rowwise import blend, files, packing, terminal
+    from rowwise.model import shipped
 
-    opened = runs.Run.open(run)
-    own = opened.record.data
-    if not data and blend.is_joined(own.name):
-        raise RunError(
-            f"{run} learned from several data sets ({own.source}), which are not found by a name; "
-            f"name the same ones in the same order with --data"
+    found = packing.opened(model)
+    path = out or Path(f"{found.name}.safetensors")
+    own_files = () if str(model) in shipped() else (Path(model),)
+    files.check_outputs([path], [*own_files, *(data or ())])
+    own = found.card.data
+    if not data and (not own or blend.is_joined(own)):
+        several = f"several data sets ({own}), which are" if own else "data that it does not name,"
+        raise ConfigError(
+            f"{model} learned from {several} not found by a name; "
+            "name the same ones in the same order with --data"
         )
-    name = None if data else own.name
     loaded = blend.load(
-        data or (), name=name, report=terminal.to_stderr, progress=sys.stderr.isatty()
+        data or (),
+        name=None if data else own,
+        report=terminal.to_stderr,
+        progress=sys.stderr.isatty(),
     )
-    model = packing.pack(opened, loaded, threads=threads)
-    path = out or Path(f"{model.name}.safetensors")
-    model.save(path)
-    card = model.card
+    packed = packing.pack(found, loaded, threads=threads)
+    packed.save(path)
+    card = packed.card
     if as_json:
         terminal.write_json({"file": str(path), **card.model_dump(mode="json")})
         return
-    print(f"{path}: {model.network}, temperature {card.temperature:.3f}")
+    terminal.write_line(f"{path}: {packed.network}, temperature {card.temperature:.3f}")
     for what, value in card.figures:
-        print(f"{what}: {100 * value:.2f} %")
+        terminal.write_line(f"{what}: {100 * value:.2f} %")
     for one in card.promises:
-        print(
+        terminal.write_line(
             f"at most {100 * one.error_rate:g} % wrong: accepted from a confidence of "
-            f"{100 * one.confidence:.2f} % on, {100 * one.accepted / one.pictures:.1f} % of those "
-            f"held out, {one.wrong} of them wrong"
+            f"{100 * one.confidence:.2f} % on, {100 * one.accepted / one.pictures:.1f} % of "
+            f"{one.pictures:,}, {one.wrong} of them wrong"
+        )
+    if card.why_not():
+        terminal.write_line(
+            f"at most {100 * ERROR_RATE:g} % wrong: not promised, as too few pictures were held "
+            "out or too many misread; without --error-rate no reading is accepted"
         )

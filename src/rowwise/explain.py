@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from rowwise import data, image
 from rowwise.errors import RowwiseError
-from rowwise.image import Step
+from rowwise.image import Candidate, Step
 from rowwise.image_files import Picture
 from rowwise.model import ROW_BY_ROW
+from rowwise.wording import confidence
 
 if TYPE_CHECKING:
     from rowwise.recognise import Reading, Recogniser
@@ -67,12 +69,15 @@ class Explanation:
     why_no_neighbours: str
 
 
-def explain(recogniser: Recogniser, reading: Reading, picture: Picture) -> Explanation:
-    """Explain a reading of `picture` by `recogniser`.
+def explain(recogniser: Recogniser, picture: Picture) -> Explanation:
+    """Explain how `recogniser` reads `picture`.
 
     Raises ModelError where no model that reads row by row can be had.
     """
-    steps, classes = image.normalise(picture, steps=True).steps, recogniser.model.classes
+    normalised = image.normalise(picture, steps=True)
+    reading = recogniser.read_normalised(normalised, picture.name, picture.page)
+    classes = recogniser.model.classes
+    steps = normalised.steps + _rivals(recogniser, normalised.candidates)
     if reading.picture is None or reading.digit is None:
         beliefs = np.zeros((0, len(classes)), np.float32)
         ink = np.zeros(recogniser.model.network.shape, np.float32)
@@ -96,6 +101,25 @@ def explain(recogniser: Recogniser, reading: Reading, picture: Picture) -> Expla
         neighbours,
         why,
     )
+
+
+def _rivals(recogniser: Recogniser, candidates: Sequence[Candidate]) -> tuple[Step, ...]:
+    """What else the digit may be, where the ink was in doubt, a step for each other candidate."""
+    from rowwise.recognise import candidate_weights
+
+    if len(candidates) < 2:
+        return ()
+    digits = np.stack([one.digit for one in candidates])
+    probabilities = recogniser.probabilities(recogniser.fitted(digits))
+    weights = candidate_weights(candidates, probabilities)
+    steps = []
+    for one, told, weight in list(zip(candidates, probabilities, weights, strict=True))[1:]:
+        label = recogniser.model.classes[int(told.argmax())]
+        words = (
+            f"It may be this too ({one.name}): read as {label} at {confidence(float(told.max()))}, "
+        )
+        steps.append(Step("or", words + f"it counts {100 * weight:.1f} %.", one.digit))
+    return tuple(steps)
 
 
 def _beliefs(recogniser: Recogniser, reading: Reading) -> tuple[Floats, str, str]:

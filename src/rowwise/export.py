@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rowwise import engines, keras_model, onnx_model
 from rowwise.errors import ModelError
-from rowwise.files import write_bytes
+from rowwise.files import check_outputs, write_bytes
 from rowwise.network import Network, Weights
 from rowwise.runs import Run
 
@@ -45,6 +45,7 @@ def export_onnx(run: Run, out: str | Path | None = None) -> Exported:
     ink; its outputs are `probabilities` float32 [B, C] and `label` int64 [B]. B is free.
 
     Raises:
+        ConfigError: the file is one of the run's own.
         RunError: the run has no weights yet, or the file cannot be written.
         ModelError: ONNX Runtime gives other probabilities; nothing is written then.
         MissingExtra: onnx or onnxruntime is not installed.
@@ -64,6 +65,7 @@ def export_keras(run: Run, out: str | Path | None = None) -> Exported:
     probabilities [B, C]. Keras is asked for its own where it is installed with a backend.
 
     Raises:
+        ConfigError: the file is one of the run's own.
         RunError: the run has no weights yet, or the file cannot be written.
         ModelError: Keras has no such layer, or gives other probabilities; nothing is written then.
         MissingExtra: h5py is not installed.
@@ -91,6 +93,7 @@ def _place(run: Run, out: str | Path | None, suffix: str) -> Path:
     path = Path(f"{run.name}-s{run.seed}.{suffix}" if out is None else out)
     if path.is_dir():
         raise ModelError(f"an export is a file, {path} is a folder; give --out a file name")
+    check_outputs([path], run.files)
     return path
 
 

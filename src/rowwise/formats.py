@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rowwise import idx, tables
+from rowwise import files, idx, tables
 from rowwise.errors import DataError
 
 CLASSES_FILE = "classes.txt"
 MAX_CLASSES = 100
+MAX_CLASSES_BYTES = 1_000_000
+MAX_PICTURE_BYTES = 64_000_000
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "t10k")
@@ -190,10 +190,7 @@ def declared_classes(folder: Path) -> tuple[str, ...] | None:
     path = folder / CLASSES_FILE
     if not path.is_file():
         return None
-    try:
-        text = idx.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text, found {error.reason}") from error
+    text = files.read_text(path, MAX_CLASSES_BYTES, DataError)
     names = tuple(line.strip() for line in text.rstrip().splitlines())
     if not names or not all(names) or len(set(names)) < len(names):
         raise DataError(
@@ -376,28 +373,24 @@ def _read_picture(
     path: Path, like: tuple[Path, tuple[int, ...]] | None = None
 ) -> NDArray[np.uint8]:
     """Read a grey picture as uint8 [rows, columns], judging its header before its pixels."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as picture:
-                columns, rows = picture.size
-                if picture.mode not in ("L", "1"):
-                    raise DataError(
-                        f"{path}: expected a greyscale picture (Pillow's mode L), found mode "
-                        f"{picture.mode}; convert it with Image.convert('L')"
-                    )
-                idx.check_shape((1, rows, columns), path)
-                if like and like[1] != (rows, columns):
-                    raise DataError(
-                        f"{path}: expected {size_text(like[1])} pixels (rows×columns) as in "
-                        f"{like[0]}, found {rows}×{columns}; bring all pictures to one size"
-                    )
-                return np.asarray(picture.convert("L"))
-    except (
-        OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error,
-        Image.DecompressionBombError, Image.DecompressionBombWarning,
-    ) as error:  # fmt: skip
-        raise DataError(
-            f"{path}: expected a whole picture ({', '.join(_FORMATS)}), found a damaged or "
-            f"foreign file ({error})"
-        ) from error
+    damaged = f"{path}: expected a whole picture ({', '.join(_FORMATS)}), found another file"
+    with (
+        files.opened(path, MAX_PICTURE_BYTES, DataError),
+        files.parsing(DataError, damaged),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=_FORMATS) as picture:
+            columns, rows = picture.size
+            if picture.mode not in ("L", "1"):
+                raise DataError(
+                    f"{path}: expected a greyscale picture (Pillow's mode L), found mode "
+                    f"{picture.mode}; convert it with Image.convert('L')"
+                )
+            idx.check_shape((1, rows, columns), path)
+            if like and like[1] != (rows, columns):
+                raise DataError(
+                    f"{path}: expected {size_text(like[1])} pixels (rows×columns) as in "
+                    f"{like[0]}, found {rows}×{columns}; bring all pictures to one size"
+                )
+            return np.asarray(picture.convert("L"))

@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise.errors import MissingExtra, ModelError
+from rowwise.errors import BrokenExtra, MissingExtra, ModelError, importing, said
+from rowwise.files import opened
 
 Array = NDArray[Any]
 Shapes = Sequence[tuple[int, ...]]
 Tree = dict[str, Any]
 
 TIME_LIMIT_S = 60
+MAX_FILE_BYTES = 4_000_000_000
+MAX_TEXT_BYTES = 20_000_000
 MEMORY_LIMIT_BYTES = 8_000_000_000
 TEXTS = ("model_config", "training_config", "keras_version")
 
@@ -37,9 +40,11 @@ class _Refusal(Exception):
 def texts(path: Path) -> dict[str, str]:
     """Those of TEXTS that the file has as attributes.
 
-    Raises ModelError where it is damaged, MissingExtra where h5py is not installed.
+    Raises ModelError where it is damaged, MissingExtra where h5py is not installed,
+    BrokenExtra where it cannot be imported.
     """
-    told, _ = _ask({"path": str(path)}, b"", path)
+    with opened(path, MAX_FILE_BYTES, ModelError):
+        told, _ = _ask({"path": str(path)}, b"", path)
     return {str(key): str(value) for key, value in told["texts"].items()}
 
 
@@ -55,7 +60,8 @@ def arrays(
     """
     request: Tree = {"wanted": {layer: [list(n), list(s)] for layer, (n, s) in wanted.items()}}
     if isinstance(source, Path):
-        request["path"] = str(source)
+        with opened(source, MAX_FILE_BYTES, ModelError):
+            request["path"] = str(source)
     _, content = _ask(request, b"" if isinstance(source, Path) else source, path)
     values = np.frombuffer(content, np.float32)
     sizes = [int(np.prod(shape)) for _, shapes in wanted.values() for shape in shapes]
@@ -92,6 +98,8 @@ def _ask(request: Tree, content: bytes, path: Path) -> tuple[Tree, bytes]:
     told = json.loads(line)
     if told.get("missing"):
         raise MissingExtra("h5py", "export")
+    if told.get("broken"):
+        raise BrokenExtra(told["broken"])
     if told.get("error"):
         raise ModelError(f"{path}{told['error']}")
     return told, rest
@@ -104,10 +112,12 @@ def main() -> None:
     """Answer the one request on the standard input."""
     request = json.loads(sys.stdin.buffer.readline())
     try:
-        import h5py
-    except ImportError:
-        _answer({"missing": True})
-        return
+        with importing("h5py", "export"):
+            import h5py
+    except MissingExtra:
+        return _answer({"missing": True})
+    except BrokenExtra as broken:
+        return _answer({"broken": str(broken)})
     _limit_memory()
     source = request.get("path") or io.BytesIO(sys.stdin.buffer.read())
     try:
@@ -123,12 +133,13 @@ def main() -> None:
                 _answer({}, *found)
             else:
                 told = {key: _text(file.attrs[key]) for key in TEXTS if key in file.attrs}
+                if any(len(text) > MAX_TEXT_BYTES for text in told.values()):
+                    raise _Refusal(f"a description has at most {MAX_TEXT_BYTES:,} characters")
                 _answer({"texts": told})
     except _Refusal as refusal:
         _answer({"error": f": {refusal}"})
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        why = str(error).strip() or type(error).__name__
-        _answer({"error": f" is damaged: {why}"})
+    except Exception as fault:  # h5py raises anything
+        _answer({"error": f" is damaged: {said(fault)}"})
 
 
 def _listed(file: Any, layer: str, count: int) -> list[str]:

@@ -6,12 +6,12 @@ import gzip
 import io
 import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rowwise import files
 from rowwise.errors import DataError
 
 MAX_BYTES = 1 << 30  # of one file, packed or unpacked
@@ -124,22 +124,11 @@ def gunzip(raw: bytes, *, limit: int, source: Path | str, promise: str = "") -> 
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return a file's bytes, refusing one beyond `MAX_BYTES` before it is read."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise DataError(f"{path}: expected at most {MAX_BYTES:,} bytes, found {size:,}")
-    return path.read_bytes()
+    """Return a regular file's bytes, refusing one beyond `MAX_BYTES` before it is read."""
+    return files.read_bytes(path, MAX_BYTES, DataError)
 
 
 def _unpack(raw: bytes, count: int, source: Path | str) -> bytes:
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
-            return stream.read(count)
-    except EOFError as error:
-        raise DataError(
-            f"{source}: expected a whole gzip file, found one that is cut off; fetch it again"
-        ) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{source}: expected a sound gzip file, found a damaged one ({error}); fetch it again"
-        ) from error
+    rule = f"{source}: expected a whole gzip file, found a damaged one; fetch it again"
+    with files.parsing(DataError, rule), gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+        return stream.read(count)

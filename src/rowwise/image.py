@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise import ink, pixels
+from rowwise import ink, paper, pixels
 from rowwise.errors import PictureError
 from rowwise.ink import Ink, Show
 from rowwise.pixels import Picture
 from rowwise.strokes import stroke_width
 
+READER = 1  # raised when pictures become rows in another way: thresholds of before hold no more
 SIDE_PX = 28
 BOX_PX = 20
 CENTRE_PX = 14.0  # where MNIST puts the centre of mass, counting the first pixel as 0
@@ -25,6 +26,21 @@ LEAST_BODY = 0.1  # of a digit's ink, 2×2 eroded: MNIST's has 0.11 or more, one
 LEAST_PEAK = 200
 NEAR_PX = 96  # of the copy: of a smaller digit a nearer copy is made
 NO_INK = "no ink: nothing stands out from the paper as the strokes of a digit do"
+TOO_SMALL = (
+    "too small: what stands out from the paper has {share:.1%} of the picture's longer side, and a "
+    "digit is read from {least:.1%} on; cut it out"
+)
+SPECK = 0.012  # of the picture's longer side: what is shorter is no small digit either
+AS_IT_IS = "as it is"  # the name of the candidate where the picture was like MNIST's
+SEVERAL = "several digits: beside the one that was read, {count} more {pieces} as large as a digit"
+SHEET_SCORE = 0.25  # of the ink on a sheet: with less it is grain
+SHEET_INK = 0.12  # of the sheet's longer side: what is shorter is no digit on it
+ENCLOSED_INK = 0.3  # where strokes enclose the sheet: they may be a digit's, and this a speck
+GRAIN_TIMES = 2.0  # of what neighbours on a sheet may differ by: ink stands out by more
+FAR_BETTER = 2.0  # times the score of the whole picture's ink: what leaves doubt about that
+BLOB_SHARE = 0.75  # of its convex hull: so much ink is a hole's, or a single line's
+SAME_DIGIT = 0.9  # of the correlation of two normalised digits: they are one
+ODDS_POWER = 6.0  # by which scores become odds
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[Any]
@@ -38,13 +54,27 @@ class Step(NamedTuple):
     picture: Bytes  # [rows, columns] grey, or [rows, columns, 3] RGB
 
 
+class Candidate(NamedTuple):
+    """One answer to what the digit in a picture is."""
+
+    digit: Bytes  # [28, 28], white on black
+    odds: float  # above 0, before the network has looked at it
+    name: str  # what it takes for paper and ink
+
+
 @dataclass(frozen=True, eq=False)
 class Normalised:
     """What MNIST would have made of a picture."""
 
-    digit: Bytes | None  # [28, 28], white on black; None where no ink was found
+    candidates: tuple[Candidate, ...]  # the likeliest first; none where no ink was found
     reason: str = ""  # why there is no digit
+    doubt: str = ""  # why none can be accepted as the only one
     steps: tuple[Step, ...] = ()  # where they were asked for
+
+    @property
+    def digit(self) -> Bytes | None:
+        """The likeliest candidate's, uint8 [28, 28]; None where no ink was found."""
+        return self.candidates[0].digit if self.candidates else None
 
 
 # --- the way ------------------------------------------------------------------------------------
@@ -76,25 +106,24 @@ def normalise(picture: Picture | Array, *, steps: bool = False) -> Normalised:
     def show(name: str, sentence: str, array: Bytes) -> None:
         kept.append(Step(name, sentence, array))
 
-    array = picture if isinstance(picture, np.ndarray) else picture.pixels
-    if isinstance(picture, np.ndarray) and not _is_field(picture):
-        array = pixels.from_array(picture).pixels
+    array = (pixels.given(picture) if isinstance(picture, np.ndarray) else picture).pixels
     if _is_field(array) and (digit := as_mnist(array)) is not None:
         if steps:
             show("digit", "The picture already was as MNIST's are, and stays.", digit)
-        return Normalised(digit, "", tuple(kept))
-    digit = _made(array, show if steps else None)
-    return Normalised(digit, "" if digit is not None else NO_INK, tuple(kept))
+        return Normalised((Candidate(digit, 1.0, AS_IT_IS),), steps=tuple(kept))
+    candidates, others = _candidates(array, show if steps else None)
+    doubt = ""
+    if others:
+        doubt = SEVERAL.format(count=others, pieces="piece" if others == 1 else "pieces")
+    reason = "" if candidates else _why_none(array)
+    return Normalised(candidates, reason, doubt, tuple(kept))
 
 
-def normalise_many(arrays: Bytes) -> tuple[Bytes, NDArray[np.bool_]]:
+def normalise_many(arrays: Bytes) -> list[Normalised]:
     """Normalise many arrays at once, as `normalise` does one by one, sooner.
 
     Args:
-        arrays: uint8 [N, 28, 28].
-
-    Returns:
-        uint8 [N, 28, 28], black where no ink was found, and bool [N], whether ink was found.
+        arrays: uint8 [N, 28, 28], whose bytes are grey levels whatever their range.
 
     Raises:
         PictureError: another shape or type.
@@ -104,21 +133,125 @@ def normalise_many(arrays: Bytes) -> tuple[Bytes, NDArray[np.bool_]]:
             f"many arrays are uint8 [N, 28, 28], got {arrays.dtype} {list(arrays.shape)}; "
             "normalise other pictures one by one"
         )
-    digits = arrays.copy()
-    found = np.ones(len(arrays), bool)
-    for place in np.flatnonzero(~_are_mnist(arrays)):
-        digit = normalise(arrays[place]).digit
-        found[place] = digit is not None
-        digits[place] = 0 if digit is None else digit
-    return digits, found
+    return [
+        Normalised((Candidate(array, 1.0, AS_IT_IS),)) if alike else normalise(Picture(array, ""))
+        for array, alike in zip(arrays, _are_mnist(arrays).tolist(), strict=True)
+    ]
 
 
-def _made(picture: Bytes, show: Show | None) -> Bytes | None:
-    """The way of a picture that does not look like MNIST's yet."""
-    found = ink.find(picture, show=show)
-    if found is None:
-        return None
-    found = closer(picture, found, show=show)
+def _why_none(picture: Bytes) -> str:
+    """Why no digit was found in a picture."""
+    share = ink.largest_part(picture)
+    if SPECK <= share < ink.LEAST_LENGTH:
+        return TOO_SMALL.format(share=share, least=ink.LEAST_LENGTH)
+    return NO_INK
+
+
+class _Look(NamedTuple):
+    """Ink, and the picture or the sheet in it where it was found."""
+
+    pixels: Bytes
+    ink: Ink
+    name: str
+
+
+def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...], int]:
+    """The digits that may be in a picture, the likeliest first, and how many more there are."""
+    looks, others = _looks(picture, show)
+    kept: list[Candidate] = []
+    for place, look in enumerate(looks):
+        digit = _made(look.pixels, look.ink, show if place == 0 else None)
+        odds = (look.ink.score / looks[0].ink.score) ** ODDS_POWER
+        name = f"{look.name}, {'bright' if look.ink.bright else 'dark'} ink"
+        name += ", laid into an empty margin" if look.ink.laid else ""
+        for other in range(len(kept)):
+            if _likeness(digit, kept[other].digit) >= SAME_DIGIT:
+                kept[other] = kept[other]._replace(odds=max(odds, kept[other].odds))
+                break
+        else:
+            kept.append(Candidate(digit, odds, name))
+    return tuple(sorted(kept, key=lambda one: -one.odds)), others
+
+
+def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
+    """Where the digit may be: on the smallest sheet that holds one, else in the whole picture."""
+    in_whole = ink.find(picture, show=show)
+    on_sheets: list[tuple[paper.Sheet, list[Ink]]] = []
+    doubtful: list[_Look] = []
+    for sheet in paper.sheets(picture):
+        if any(cv2.countNonZero(cv2.bitwise_and(sheet.hull, one.hull)) for one, _ in on_sheets):
+            continue
+        inks = ink.find(sheet.pixels)
+        within = any(_encloses(one, sheet) for one in in_whole)
+        if not inks or not _is_on(sheet, inks[0], least=ENCLOSED_INK if within else SHEET_INK):
+            continue
+        if not _crosses(sheet, inks[0]):
+            on_sheets.append((sheet, inks))
+        elif in_whole and inks[0].score > FAR_BETTER * in_whole[0].score:
+            doubtful.append(_Look(sheet.pixels, inks[0], "a part of it"))
+    whole = [_Look(picture, one, "the picture") for one in in_whole]
+    if not on_sheets:
+        return whole + doubtful, in_whole[0].others if in_whole else 0
+    sheet, inks = max(on_sheets, key=lambda one: one[1][0].score)
+    if show:
+        show("sheet", "The paper, bare of what lies around it.", sheet.pixels)
+        ink.find(sheet.pixels, show=show)
+    looks = [_Look(sheet.pixels, one, "a sheet in it") for one in inks]
+    if _is_blob(inks[0]):  # the sheet may be a bold stroke round a hole
+        round_it = [one for one in whole if not one.ink.laid and _covers(one.ink, sheet)]
+        if round_it and round_it[0].ink.score > inks[0].score:
+            return whole, in_whole[0].others
+        looks += round_it
+    return looks, inks[0].others + len(on_sheets) - 1
+
+
+def _encloses(found: Ink, sheet: paper.Sheet) -> bool:
+    """Whether a sheet lies within the box of ink that was found in the whole picture."""
+    share = sheet.hull.shape[0] / found.mask.shape[0]
+    left, top, wide, high = (share * v for v in found.box)
+    x, y, w, h = cv2.boundingRect(sheet.hull)
+    return bool(left <= x and top <= y and x + w <= left + wide and y + h <= top + high)
+
+
+def _is_blob(found: Ink) -> bool:
+    """Whether ink nearly fills its convex hull, as a hole or a single line does."""
+    outlines, _ = cv2.findContours(found.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    hull = cv2.contourArea(cv2.convexHull(np.concatenate(outlines)))
+    return cv2.countNonZero(found.mask) > BLOB_SHARE * hull
+
+
+def _covers(found: Ink, sheet: paper.Sheet) -> bool:
+    """Whether ink is what was taken for a sheet."""
+    rows, columns = sheet.bare.shape
+    mask = cv2.resize(found.mask, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    both = cv2.countNonZero(cv2.bitwise_and(mask, sheet.bare))
+    return 2 * both > cv2.countNonZero(sheet.bare)
+
+
+def _is_on(sheet: paper.Sheet, found: Ink, *, least: float) -> bool:
+    """Whether ink on a sheet may be a digit, of some length, and no grain of it."""
+    if found.laid or found.score < SHEET_SCORE or found.contrast < GRAIN_TIMES * sheet.grain:
+        return False
+    return bool(max(found.box[2:]) >= least * max(found.mask.shape))
+
+
+def _crosses(sheet: paper.Sheet, found: Ink) -> bool:
+    """Whether ink reaches the rim of a sheet: it may go on beyond it."""
+    rows, columns = found.mask.shape
+    inside = cv2.resize(sheet.inside, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    rim = cv2.subtract(1, cv2.erode(inside, np.ones((5, 5), np.uint8), borderValue=0))
+    return bool(cv2.countNonZero(cv2.bitwise_and(found.mask, rim)) > 0)
+
+
+def _likeness(one: Bytes, other: Bytes) -> float:
+    """The correlation of two normalised digits, -1 to 1."""
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def _made(picture: Bytes, found: Ink, show: Show | None) -> Bytes:
+    """The way of a picture, whose ink was found, that does not look like MNIST's yet."""
+    if not found.laid:
+        found = closer(picture, found, show=show)
     strokes = cut(found)
     if show:
         show("cut", "The digit alone, to its edge; other ink is left out.", strokes)
@@ -215,11 +348,11 @@ def closer(picture: Bytes, found: Ink, *, show: Show | None = None) -> Ink:
     margin = 0.4 * longest
     x0, y0 = (max(0, int((v - margin) / found.scale)) for v in (left, top))
     x1, y1 = (int((v + margin) / found.scale) + 1 for v in (left + wide, top + high))
-    near = ink.find(picture[y0:y1, x0:x1], bright=found.bright)
-    if near is None or near.score < 0.5 * found.score:
+    inks = ink.find(picture[y0:y1, x0:x1], bright=found.bright)
+    if not inks or inks[0].score < 0.5 * found.score:
         return found
     x, y, x_end, y_end = (int(v * found.scale) for v in (x0, y0, x1, y1))
-    near = _within(near, found.mask[y : max(y + 1, y_end), x : max(x + 1, x_end)])
+    near = _within(inks[0], found.mask[y : max(y + 1, y_end), x : max(x + 1, x_end)])
     if near is None:
         return found
     if show:

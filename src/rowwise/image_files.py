@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import pixels, raster
-from rowwise.errors import MissingExtra, PictureError
+from rowwise.errors import PictureError, RowwiseError, importing, said
 from rowwise.pixels import Picture as Picture
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def pictures(source: Any, *, max_pixels: int = pixels.MAX_PIXELS) -> Generator[P
 
     Args:
         source: a path; bytes; an open binary file; a picture of Pillow's; a NumPy array (see
-            `pixels.from_array`) or what turns into one; or a `Picture`, which is passed on. Files
+            `pixels.given`) or what turns into one; or a `Picture`, which is passed on. Files
             are PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, HEIC (extra `heic`) and PDF (extra `pdf`).
         max_pixels: the most that a picture or page may have.
 
@@ -74,6 +74,7 @@ def pictures(source: Any, *, max_pixels: int = pixels.MAX_PIXELS) -> Generator[P
         PictureError: it cannot be read or decoded, is empty, or is beyond the limits (200 MB, 50
             megapixels, 200 pages, 200 megapixels in all pages), which are asked before decoding.
         MissingExtra: a HEIC or PDF file, and the package that decodes it is not installed.
+        BrokenExtra: it is installed, and cannot be imported.
     """
     if isinstance(source, Picture):
         yield source
@@ -90,7 +91,7 @@ def pictures(source: Any, *, max_pixels: int = pixels.MAX_PIXELS) -> Generator[P
     elif hasattr(source, "__array__"):
         with _named_errors("array"):
             array = np.asarray(source)
-        yield pixels.from_array(array, max_pixels=max_pixels)
+        yield pixels.given(array, max_pixels=max_pixels)
     else:
         raise PictureError(
             "a picture is a path, bytes, a binary file, a picture of Pillow's or an array, "
@@ -229,12 +230,11 @@ def _named_errors(name: str) -> Iterator[None]:
     """Whatever a decoder raises becomes a `PictureError`: on damaged files they raise anything."""
     try:
         yield
-    except (PictureError, MissingExtra, GeneratorExit):
+    except RowwiseError:
         raise
     except Exception as error:
-        why = str(error) or type(error).__name__
         raise PictureError(
-            f"{name}: expected a picture, cannot decode it: {why[:200]}; "
+            f"{name}: expected a picture, cannot decode it: {said(error)}; "
             "save it again as PNG or JPEG"
         ) from error
 
@@ -254,10 +254,8 @@ def _decoded(file: BinaryIO, name: str, max_pixels: int) -> Iterator[Picture]:
 
 
 def _learn_heic() -> None:
-    try:
+    with importing("pillow-heif", "heic", module="pillow_heif"):
         import pillow_heif
-    except ImportError as error:
-        raise MissingExtra("pillow-heif", "heic") from error
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
@@ -346,10 +344,8 @@ def _draft_size(columns: int, rows: int) -> tuple[int, int]:
 
 
 def _pdf_pages(file: BinaryIO, name: str) -> Iterator[Picture]:
-    try:
+    with importing("pypdfium2", "pdf"):
         import pypdfium2 as pdfium
-    except ImportError as error:
-        raise MissingExtra("pypdfium2", "pdf") from error
     with _pdfium:
         document = pdfium.PdfDocument(file.read())
         count = len(document)
@@ -391,6 +387,8 @@ def _picture(image: Image.Image, name: str, page: int, columns: int, rows: int) 
     with _no_warnings():
         orientation = raster.orientation(image)
     image.load()
-    shown = raster.upright(raster.shown(image, name), orientation)
+    with _no_warnings():
+        left = raster.orientation(image)  # Pillow turns some formats while it loads them
+    shown = raster.upright(raster.shown(image, name), left)
     full_size = raster.turned(columns, rows, orientation)
     return Picture(pixels.grey_if_one(shown), name, page, full_size)

@@ -10,19 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise.flaws import without_specks, without_stripes
-from rowwise.strokes import Strokes, choose, is_of_paper, without_lines
+from rowwise.strokes import (
+    STRIP_SHARE,
+    Strokes,
+    choose,
+    is_of_paper,
+    longest_inside,
+    without_lines,
+)
 
 SIDE_PX = 256  # the longer side of the copy that is searched
 LEAST_SIDE_PX = 112  # smaller pictures are enlarged to it
 NOISE_TIMES = 4.0  # ink is darker than paper by so many times the paper's noise
 HEIGHT = 0.4  # of the ink's mean level: what stands out more is ink
-LEAST_SCORE = 0.1  # with less it is grain, or a change of light
 GOOD_SCORE = 0.45  # of one level everywhere: with a better one, no other is looked for
+LEAST_RIVAL = 0.3  # of the best score: what has less is no rival of it
+SAME = 0.7  # of all pixels of two inks, those in both: with more they are one
+MOST_RIVALS = 3
+MARGIN = 0.25  # of the longer side: the empty margin that a tight crop is laid into
 LOCAL_TRUST = 0.8  # in a paper's level from place to place, against one level everywhere
 EVEN_TRUST = 0.55  # where that one level is even
 EVEN_NOISE = 0.1  # of the way from paper to ink: paper in even light has less
 TURNED_TIMES = 1.1  # better than without: what turns stripes back is sure of them
 LEAST_LENGTH = 0.035  # of the picture's longer side
+LEAST_SCORE = 0.1  # with less it is grain, or a change of light
 LEAST_STEEPNESS = 0.06
 LEAST_CONTRAST = 6.0  # levels of 255
 
@@ -42,7 +53,11 @@ class Ink(NamedTuple):
     scale: float  # pixels of the copy a pixel of the picture
     bright: bool  # ink is brighter than paper
     score: float  # how well it looks like strokes on paper
+    contrast: float = 0.0  # levels by which it stands out, in the mean
+    others: int = 0  # pieces as large as a digit that were left out
+    touches: bool = False  # it touches the picture's sides
     turned: bool = False  # stripes of exchanged black and white were turned back
+    laid: bool = False  # an empty margin was laid round the picture
 
 
 def working_copy(pixels: Bytes) -> tuple[Bytes, float]:
@@ -117,36 +132,91 @@ def find(
     *,
     show: Show | None = None,
     bright: bool | None = None,
-) -> Ink | None:
-    """Find the ink of the one digit in a picture.
+) -> list[Ink]:
+    """Find the ink of the one digit in a picture: what it may be, the likeliest first.
+
+    There is more than one answer where the ink is in doubt: what is paper, whether strokes at the
+    picture's sides belong to it, whether stripes are.
 
     Args:
         pixels: uint8 [rows, columns] or [rows, columns, 3].
-        show: is given each step's picture.
+        show: is given each step's picture, of the likeliest.
         bright: whether ink is brighter than paper, where that is known.
 
     Returns:
-        The ink, or None where nothing stands out from the paper as strokes do.
+        No ink where nothing stands out from the paper as strokes do.
     """
     small = max(pixels.shape[:2]) < LEAST_SIDE_PX  # edges are sharp only before it is enlarged
     copy, scale = (pixels, 1.0) if small else working_copy(pixels)
     if bright is None and (turned := without_stripes(copy)) is not None:
-        found, as_it_is = _search(turned, scale, bright=True), _search(copy, scale, bright=None)
-        if found and (as_it_is is None or found.score > TURNED_TIMES * as_it_is.score):
+        found, as_it_is = (
+            _search(turned, scale, bright=True),
+            _search(copy, scale, bright=None),
+        )
+        if found and (not as_it_is or found[0].score > TURNED_TIMES * as_it_is[0].score):
             if show:
                 show("stripes", "Stripes of black and white exchanged, turned back.", turned)
                 _search(turned, scale, bright=True, show=show)
-            return found._replace(turned=True)
+            return [one._replace(turned=True) for one in found] + as_it_is
     if small and copy.ndim == 2 and (clean := without_specks(copy)) is not None:
         if show:
             show("specks", "Single pixels that differ from all around them taken away.", clean)
         copy = clean
-    return _search(copy, scale, bright=bright, show=show)
+    found = _search(copy, scale, bright=bright, show=show)
+    if bright is None and (not found or found[0].touches):
+        found += _in_a_margin(copy, scale)
+    return found
+
+
+def largest_part(pixels: Bytes) -> float:
+    """How long the longest of what stands out from even paper is, and lies off the sides.
+
+    Args:
+        pixels: uint8 [rows, columns] or [rows, columns, 3].
+
+    Returns:
+        A share of the picture's longer side; 0 where nothing stands out.
+    """
+    plain = grey(working_copy(pixels)[0])
+    longest = 0
+    for level in _levels(plain, None):
+        threshold = ink_threshold(level.above, level.noise)
+        if threshold is not None and level.trust == 1:
+            mask = (level.above > threshold).astype(np.uint8)
+            longest = max(longest, longest_inside(mask))
+    return float(longest / max(plain.shape))
+
+
+def _in_a_margin(copy: Bytes, scale: float) -> list[Ink]:
+    """What a tight crop holds, once as dark and once as bright ink, laid into an empty margin."""
+    plain = grey(copy)
+    _, upper = cv2.threshold(plain, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    pad = max(2, round(MARGIN * max(plain.shape)))
+    found = []
+    for bright, part in ((False, upper), (True, cv2.subtract(1.0, upper))):
+        if not cv2.countNonZero(part):
+            continue
+        paper = _quantile(plain, part, 0.5)
+        laid = cv2.copyMakeBorder(plain, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=paper)
+        for one in _search(laid, scale, bright=bright)[:1]:
+            gap = round(pad * one.mask.shape[0] / laid.shape[0])
+            if _fills(one.mask[gap:-gap, gap:-gap]):
+                found.append(one._replace(laid=True))
+    return found
+
+
+def _fills(mask: Bytes) -> bool:
+    """Whether ink reaches all four sides of its picture, and is no frame."""
+    sides = [
+        float(side.mean())
+        for side in (mask[:2].max(0), mask[-2:].max(0), mask[:, :2].max(1), mask[:, -2:].max(1))
+    ]
+    return min(sides) > 0 and sum(side >= STRIP_SHARE for side in sides) < 2
 
 
 def _search(
     pixels: Bytes, scale: float, *, bright: bool | None, show: Show | None = None
-) -> Ink | None:
+) -> list[Ink]:
     """`find` in a picture that was scaled by `scale` and mended."""
     copy, enlarged = working_copy(pixels)
     scale *= enlarged
@@ -154,50 +224,104 @@ def _search(
     if show:
         show("grey", "One brightness a pixel, in the colours that ink and paper differ in.", plain)
     smooth = cv2.GaussianBlur(plain, (0, 0), 0.8) if scale < 1 or max(plain.shape) > 150 else plain
-    best: _Candidate | None = None
+    found: list[_Candidate] = []
     edges = cv2.morphologyEx(smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    for above, noise, polarity, trust in _levels(smooth, bright):
-        if trust < 1 and best is not None and best.score > GOOD_SCORE:
+    for level in _levels(smooth, bright):
+        if level.trust < 1 and found and max(one.score for one in found) > GOOD_SCORE:
             break
-        threshold = ink_threshold(above, noise)
-        if threshold is None:
-            continue
-        mask = (above > threshold).astype(np.uint8)
-        unruled = without_lines(mask, above)
-        strokes = choose(unruled, edges)
-        if strokes is None or not stands_out(above, edges, strokes):
-            continue
-        if scale <= 1 and is_of_paper(strokes.mask, smooth):
-            continue
-        if trust * strokes.score > (best.score if best else LEAST_SCORE):
-            score = trust * strokes.score
-            best = _Candidate(above, threshold, polarity, mask, unruled, strokes, score)
-    if best is None:
-        return None
+        candidate = _candidate(level, smooth, edges, scale)
+        if candidate is not None:
+            found.append(candidate)
+    rivals = _rivals(found)
+    if not rivals:
+        return []
     if show:
+        best = rivals[0]
         show("paper", "How far each pixel stands out from the paper around it.", best.above)
         show("ink", "What stands out far enough to be ink.", best.mask * np.uint8(255))
         show("lines", "Ruled lines taken away.", best.unruled * np.uint8(255))
-        show(
-            "chosen",
-            "The digit, without specks, frames and neighbours.",
-            best.strokes.mask * np.uint8(255),
+        chosen = best.strokes.mask * np.uint8(255)
+        show("chosen", "The digit, without specks, frames and neighbours.", chosen)
+    return [
+        Ink(
+            _strength(one.above, one.strokes, one.threshold),
+            one.strokes.mask,
+            one.strokes.box,
+            scale,
+            one.bright,
+            one.score,
+            cv2.mean(one.above, one.strokes.mask)[0],
+            one.strokes.others,
+            touches_sides(one.strokes.mask),
         )
-    strength = _strength(best.above, best.strokes, best.threshold)
-    return Ink(strength, best.strokes.mask, best.strokes.box, scale, best.bright, best.score)
+        for one in rivals
+    ]
 
 
-def stands_out(above: Bytes, edges: Bytes, strokes: Strokes) -> bool:
-    """Whether strokes are more than grain or a change of light: of some length, with an edge.
+def _candidate(level: _Level, smooth: Bytes, edges: Bytes, scale: float) -> _Candidate | None:
+    """The digit's strokes by one level of the paper; None where nothing looks like them."""
+    threshold = ink_threshold(level.above, level.noise)
+    if threshold is None:
+        return None
+    mask = (level.above > threshold).astype(np.uint8)
+    unruled = without_lines(mask, level.above)
+    strokes = choose(unruled, edges, pixel=max(1.0, scale))
+    if strokes is None or max(strokes.box[2:]) < LEAST_LENGTH * max(mask.shape):
+        return None
+    if not is_steep(level.above, edges, strokes.mask):
+        return None
+    if scale <= 1 and is_of_paper(strokes.mask, smooth):
+        return None
+    if strokes.score <= LEAST_SCORE:
+        return None
+    score = level.trust * strokes.score
+    return _Candidate(level.above, threshold, level.bright, mask, unruled, strokes, score)
+
+
+def _rivals(found: list[_Candidate]) -> list[_Candidate]:
+    """The best candidate and those that are nearly as good and another ink; the best first.
+
+    What the best one encloses are its holes.
+    """
+    kept: list[_Candidate] = []
+    for one in sorted(found, key=lambda candidate: -candidate.score):
+        mask = one.strokes.mask
+        if kept and (one.score < LEAST_RIVAL * kept[0].score or _encloses(kept[0], one)):
+            continue
+        if all(_shared(mask, other.strokes.mask) < SAME for other in kept):
+            kept.append(one)
+    return kept[:MOST_RIVALS]
+
+
+def _encloses(one: _Candidate, other: _Candidate) -> bool:
+    """Whether ink has another's, of the other polarity, within its box and off the sides."""
+    if one.bright == other.bright or touches_sides(other.strokes.mask):
+        return False
+    left, top, wide, high = one.strokes.box
+    x, y, w, h = other.strokes.box
+    return left <= x and top <= y and x + w <= left + wide and y + h <= top + high
+
+
+def _shared(one: Bytes, other: Bytes) -> float:
+    """Of the pixels in either mask, the share that is in both."""
+    either = cv2.countNonZero(cv2.bitwise_or(one, other))
+    return cv2.countNonZero(cv2.bitwise_and(one, other)) / max(1, either)
+
+
+def touches_sides(mask: Bytes) -> bool:
+    """Whether a mask reaches a side of its picture."""
+    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+
+
+def is_steep(above: Bytes, edges: Bytes, mask: Bytes) -> bool:
+    """Whether strokes have an edge: a change of light has none.
 
     A blur that is as wide as a stroke leaves an edge a tenth as steep as the ink is strong; light
     changes a hundred times as slowly.
     """
-    if max(strokes.box[2:]) < LEAST_LENGTH * max(above.shape):
-        return False
-    outline = cv2.morphologyEx(strokes.mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    outline = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     steep = cv2.mean(edges, outline)[0]
-    return bool(steep >= LEAST_STEEPNESS * cv2.mean(above, strokes.mask)[0])
+    return bool(steep >= LEAST_STEEPNESS * cv2.mean(above, mask)[0])
 
 
 class _Candidate(NamedTuple):
@@ -242,8 +366,17 @@ def _strength(above: Bytes, strokes: Strokes, threshold: float) -> Bytes:
     return strength
 
 
-def _levels(smooth: Bytes, bright: bool | None) -> Iterator[tuple[Bytes, float, bool, float]]:
-    """How far pixels may stand out from the paper, its noise, whether ink is bright, and the trust.
+class _Level(NamedTuple):
+    """One answer to what the paper's level is."""
+
+    above: Bytes  # how far each pixel stands out from the paper
+    noise: float  # the paper's deviation
+    bright: bool  # ink is brighter than paper
+    trust: float  # 0..1
+
+
+def _levels(smooth: Bytes, bright: bool | None) -> Iterator[_Level]:
+    """What the paper's level may be.
 
     For paper in even light, of the brighter or the darker of two levels; and for paper whose level
     changes from place to place. Dark ink in a shadow is as dark as in light, as a share of the
@@ -259,16 +392,16 @@ def _levels(smooth: Bytes, bright: bool | None) -> Iterator[tuple[Bytes, float, 
             quietest = min(quietest, noise)
             above = cv2.subtract(smooth, level) if polarity else cv2.subtract(level, smooth)
             if bright in (None, polarity):
-                yield above, noise, polarity, 1.0
+                yield _Level(above, noise, polarity, 1.0)
     local = paper_level(smooth)
     trust = LOCAL_TRUST if quietest > EVEN_NOISE * (high - low) else EVEN_TRUST
     noise = 1.4826 * _quantile(cv2.absdiff(smooth, local), None, 0.5)
     if bright in (None, True):
-        yield cv2.subtract(smooth, local), noise, True, trust
+        yield _Level(cv2.subtract(smooth, local), noise, True, trust)
     if bright in (None, False):
         share = cv2.divide(smooth, cv2.max(local, 1), scale=255)
         middle = max(1.0, _quantile(local, None, 0.5))
-        yield cv2.subtract(255.0, share), noise * 255 / middle, False, trust
+        yield _Level(cv2.subtract(255.0, share), noise * 255 / middle, False, trust)
 
 
 def _least_of_top(array: Array, share: float) -> float:

@@ -11,7 +11,6 @@ import io
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import hdf5
-from rowwise.errors import MissingExtra, ModelError
+from rowwise.errors import ModelError, importing
+from rowwise.files import opened, parse_object, parsing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,6 @@ MAX_EXPANSION = 100  # times; weights hardly shrink at all
 COPIES = 8  # of the weights that a file may hold: optimisers keep some beside them
 SLACK_BYTES = 16_000_000
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
-DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
 
 
 class Layer(NamedTuple):
@@ -87,14 +86,8 @@ def read(path: Path) -> Archive:
     Raises ModelError where it is missing, damaged, or no whole Keras model, and MissingExtra where
     h5py is not installed.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-            size = file.seek(0, io.SEEK_END)
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    if size > MAX_FILE_BYTES:
-        raise ModelError(f"{path} must have at most {MAX_FILE_BYTES:,} bytes, got {size:,}")
+    with opened(path, MAX_FILE_BYTES, ModelError) as file:
+        head = file.read(8)
     if head == HDF5:
         config, version, compiled = _read_legacy(path)
     elif head.startswith(ZIP):
@@ -104,13 +97,9 @@ def read(path: Path) -> Archive:
             f"{path} is no Keras model: it must be a .keras archive or an HDF5 file; save one with "
             f"model.save('model.keras')"
         )
-    try:
+    foreign = f"{path}: its description is not one that Keras writes of a model of layers"
+    with parsing(ModelError, foreign):
         layers = _layers(config)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ModelError(
-            f"{path}: its description is not one that Keras writes of a Sequential or functional "
-            f"model ({type(error).__name__}: {error})"
-        ) from None
     return Archive(path, version, layers, compiled, head == HDF5)
 
 
@@ -169,8 +158,10 @@ def _learning_rate(description: Tree) -> float:
 def _read_archive(path: Path) -> tuple[Tree, str, Tree]:
     """What the zip archive says: the model, Keras' version, how it was compiled."""
     with _opened(path) as archive:
-        config = _tree(_member(archive, path, CONFIG, MAX_DESCRIPTION_BYTES), path)
-        told = _tree(_member(archive, path, METADATA, MAX_DESCRIPTION_BYTES), path)
+        config, told = (
+            _tree(_member(archive, path, name, MAX_DESCRIPTION_BYTES), path)
+            for name in (CONFIG, METADATA)
+        )
     compiled = config.get("compile_config")
     version = str(told.get("keras_version", ""))[:20]
     return config, version, compiled if isinstance(compiled, dict) else {}
@@ -227,13 +218,7 @@ def _senders(tree: Any) -> Iterator[str]:
 
 
 def _tree(content: bytes | str, path: Path) -> Tree:
-    try:
-        tree = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is damaged: its description is no JSON ({error})") from None
-    if not isinstance(tree, dict):
-        raise ModelError(f"{path} is damaged: its description is a {type(tree).__name__}")
-    return tree
+    return parse_object(content, ModelError, f"{path} is damaged: its description")
 
 
 # --- the weights ------------------------------------------------------------------------------
@@ -273,11 +258,13 @@ def _names(layer: Layer, place: str, count: int) -> list[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except DAMAGE as error:
-        raise ModelError(f"{path} is damaged: {error}") from None
+    damaged = f"{path} is damaged: it is no sound archive"
+    with (
+        opened(path, MAX_FILE_BYTES, ModelError) as file,
+        parsing(ModelError, damaged),
+        zipfile.ZipFile(file) as archive,
+    ):
+        yield archive
 
 
 def _member(archive: zipfile.ZipFile, path: Path, name: str, limit: int) -> bytes:
@@ -304,8 +291,6 @@ def _member(archive: zipfile.ZipFile, path: Path, name: str, limit: int) -> byte
 
 
 def _h5py() -> Any:
-    try:
+    with importing("h5py", "export"):
         import h5py
-    except ImportError as error:
-        raise MissingExtra("h5py", "export") from error
     return h5py

@@ -15,6 +15,7 @@ from rowwise import album, config, keras_archive, metrics, runs
 from rowwise.config import Experiment
 from rowwise.data import Dataset
 from rowwise.errors import ModelError
+from rowwise.files import parsing
 from rowwise.keras_archive import Archive, Layer
 from rowwise.keras_layers import Interpreter, Part
 from rowwise.keras_layers import name_of as name_of
@@ -82,14 +83,9 @@ def read(path: Path) -> Imported:
     Raises ModelError where the file is damaged, or a layer or setting is not one of Rowwise's.
     """
     archive = keras_archive.read(path)
-    try:
+    with parsing(ModelError, f"{path} is damaged: its layers are not described as Keras does it"):
         reader = Interpreter(archive)
         experiment = parse(Experiment, reader.experiment, where=str(path))
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ModelError(
-            f"{path} is damaged: its layers are not described as Keras does it "
-            f"({type(error).__name__}: {error})"
-        ) from None
     network = Network(experiment, reader.shape, reader.classes)
     weights = network.check(_weights(network, reader.parts, archive), where=str(path))
     return Imported(experiment, network, weights, archive.version, tuple(reader.left_out))

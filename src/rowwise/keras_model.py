@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rowwise import config, engines, keras_archive
 from rowwise.cells import CELLS
 from rowwise.errors import ModelError
+from rowwise.files import parsing
 from rowwise.network import Join, Network, Node, Output, Picture
 
 Array = NDArray[Any]
@@ -307,12 +308,9 @@ def read(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Raises ModelError where Keras does not open the file.
     """
-    try:
+    with parsing(ModelError, f"Keras does not open {path}"):
         keras = _import_keras()
         model = keras.saving.load_model(path, safe_mode=True)
-    except (ImportError, ValueError, TypeError, KeyError, OSError) as error:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"Keras does not open {path}: {told}") from None
     given = images.astype(np.float32) / np.float32(255)
     with warnings.catch_warnings():
         # Keras 3.15 takes arrays from torch in a way that numpy 2 warns of.

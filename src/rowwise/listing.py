@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from rowwise import comparison
 from rowwise.description import Description, PartDescription
-from rowwise.errors import RunError
+from rowwise.errors import RunError, printable
 from rowwise.network import Network
 from rowwise.runs import Run
 from rowwise.summary import NetworkSummary, StudySummary
+from rowwise.terminal import write_line
 
 NOTHING = "–"
 
@@ -262,9 +263,16 @@ def _percent(share: float | None) -> str:
     return NOTHING if share is None or math.isnan(share) else f"{100 * share:.2f}"
 
 
+class _Printable(Table):
+    """A table whose cells may hold what anyone named."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*(printable(c) if isinstance(c, str) else c for c in cells), **options)
+
+
 def headed(*titles: str) -> Table:
     """A table; a title that begins with > is of a column of numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = _Printable(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         right = title.startswith(">")
         table.add_column(title.removeprefix(">"), justify="right" if right else "left",
@@ -274,7 +282,10 @@ def headed(*titles: str) -> Table:
 
 def show(what: Table | str) -> None:
     """Print a table or a line; a table that is piped is 200 characters wide."""
-    console = Console(highlight=False, markup=False, soft_wrap=isinstance(what, str))
+    if isinstance(what, str):
+        write_line(what)
+        return
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 200
     console.print(what)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rowwise.errors import MissingExtra
+from rowwise.errors import importing
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -231,10 +231,8 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 15) 
 
 
 def _scikit() -> Any:
-    try:
+    with importing("scikit-learn", "study", module="sklearn"):
         from sklearn import metrics
-    except ModuleNotFoundError as error:
-        raise MissingExtra("scikit-learn", "study") from error
     return metrics
 
 

@@ -316,9 +316,10 @@ def _bars(wanted: bool) -> Iterator[Progress | None]:
     if not wanted:
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+
+    from rowwise.bars import Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True)) as bars:
+    with Bars(*columns, TransferSpeedColumn(), transient=False) as bars:
         yield bars

@@ -14,6 +14,7 @@ from pydantic import Field
 from rowwise import tensors
 from rowwise.config import Experiment
 from rowwise.errors import ModelError, RowwiseError
+from rowwise.files import parse_json, parsing
 from rowwise.network import Network, Weights
 from rowwise.settings import Positive, Settings, Share, nearest, parse
 
@@ -24,6 +25,7 @@ FORMAT = "rowwise model 1"
 SUFFIX = ".safetensors"
 DESCRIPTION = ("experiment", "shape", "classes", "card")  # the keys of the metadata, JSON each
 DEFAULT = "best"
+ERROR_RATE = 0.001  # among accepted readings, unless another one is asked for
 ROW_BY_ROW = "rows"  # the model that says what it believes after each row
 
 
@@ -53,10 +55,36 @@ class Card(Settings):
     seed: int = 0
     version: str = ""  # of the rowwise that trained it
     figures: tuple[tuple[str, float], ...] = ()  # what was measured, by name, as fractions
+    reader: Annotated[int, Field(ge=1)] = 1  # `image.READER` when the thresholds were set
+
+    @property
+    def kept(self) -> tuple[Promise, ...]:
+        """The promises that hold: those made for the way in which pictures are read now."""
+        from rowwise import image  # OpenCV, which a network alone does not need
+
+        return self.promises if self.reader == image.READER else ()
 
     def promise(self, error_rate: float) -> Promise | None:
-        """The promise of this error rate, or None where it was not made."""
-        return next((one for one in self.promises if one.error_rate == error_rate), None)
+        """The promise of this error rate, or None where it was not made or holds no more."""
+        return next((one for one in self.kept if one.error_rate == error_rate), None)
+
+    def why_not(self, error_rate: float = ERROR_RATE) -> str:
+        """Why there is no promise of this error rate; empty where there is one."""
+        if self.promise(error_rate) is not None:
+            return ""
+        if self.kept:
+            made = ", ".join(f"{100 * one.error_rate:g} %" for one in self.kept)
+            asked = f"{100 * error_rate:g} %"
+            return f"the model promises {made}, not {asked}; choose one with --error-rate"
+        if self.promises:
+            from rowwise import image
+
+            age = "an older" if self.reader < image.READER else "a newer"
+            return (
+                f"the model promises no error rate: its thresholds were set for {age} way of "
+                "reading pictures; calibrate it anew with rowwise pack"
+            )
+        return "the model promises no error rate; calibrate it with rowwise pack"
 
 
 class Model:
@@ -89,6 +117,7 @@ class Model:
         """What is known of it, as plain data: the card, size and classes."""
         card = self.card.model_dump(mode="json")
         card["figures"] = dict(self.card.figures)
+        card["promises"] = [one.model_dump(mode="json") for one in self.card.kept]
         known = {
             "parameters": self.network.count,
             "bytes": self.weight_bytes,
@@ -132,11 +161,12 @@ class Model:
     @classmethod
     def _read(cls, path: Path) -> Self:
         weights, told = tensors.read(path, FORMAT)
-        try:
-            trees = {key: json.loads(told[key]) for key in DESCRIPTION}
+        with parsing(ModelError, f"{path} is damaged: it lacks the network's description"):
+            trees = {
+                key: parse_json(told[key], ModelError, f"{path} is damaged: its {key}")
+                for key in DESCRIPTION
+            }
             (rows, columns), classes = map(int, trees["shape"]), tuple(map(str, trees["classes"]))
-        except (KeyError, TypeError, ValueError, RecursionError):
-            raise ModelError(f"{path} is damaged: it lacks the network's description") from None
         try:
             experiment = parse(Experiment, trees["experiment"], where=str(path))
             card = parse(Card, trees["card"], where=str(path))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rowwise import config
 from rowwise._version import __version__
 from rowwise.cells import CELLS
-from rowwise.errors import MissingExtra
+from rowwise.errors import importing
 from rowwise.network import OUTSIDE, READINGS, Join, Network, Node, Output, Picture, pixel_order
 
 if TYPE_CHECKING:
@@ -40,10 +40,8 @@ def build(network: Network, weights: Mapping[str, Array], classes: Sequence[str]
 
     Raises MissingExtra where onnx is not installed.
     """
-    try:
+    with importing("onnx", "export"):
         from onnx import TensorProto, checker, helper
-    except ImportError as error:
-        raise MissingExtra("onnx", "export") from error
     graph = _Graph(network, weights)
     size: list[str | int | None] = ["batch", *network.shape]
     shares: list[str | int | None] = ["batch", network.classes]
@@ -81,10 +79,8 @@ def read(model: bytes, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Raises MissingExtra where onnxruntime is not installed.
     """
-    try:
+    with importing("onnxruntime", "export"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtra("onnxruntime", "export") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -76,7 +76,8 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         help="auto, float32 or bfloat16 (products of the native engine while training; auto takes "
-        "bfloat16 where the processor is quicker in it and that is shown harmless for the cell).",
+        "bfloat16 where the processor is quicker in it and that is shown harmless for the cell and "
+        "its width).",
     ),
 ]
 ResumeStudy = Annotated[
@@ -102,6 +103,10 @@ ExportOut = Annotated[
     Path | None, typer.Option("--out", help="The file; default: NAME-sSEED.onnx or .keras.")
 ]
 KerasModel = Annotated[Path, typer.Argument(help="A Keras model, .keras or .h5.")]
+Packed = Annotated[
+    str,
+    typer.Argument(help="A model that ships, by name; a model's file; or a run's folder."),
+]
 PackOut = Annotated[
     Path | None, typer.Option("--out", help="The model's file; NAME.safetensors if not given.")
 ]
@@ -132,7 +137,8 @@ ErrorRate = Annotated[
     typer.Option(
         "--error-rate",
         help="Accept readings so that at most this share of them is wrong, as the model promises "
-        "it (rowwise models tells which it does); default: 0.001.",
+        "it (rowwise models tells which it does); default: 0.001, and no reading is accepted where "
+        "the model does not promise that.",
     ),
 ]
 ExplainOut = Annotated[

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from rowwise.errors import PictureError
 
+SHAPE = (28, 28)  # of a digit
 MAX_PIXELS = 50_000_000  # of one picture or page
 FAINT_SPAN = 0.25  # of the range: what spans less in more than 8 bits would lose too much in 8
 UNIFORM_LEVELS = 24.0  # below this deviation what is visible is of one colour: ink, no paper
+STROKE_WIDTH = 0.14  # of the picture's longer side: what is visible and wider is no stroke
 
 Array = NDArray[Any]
 
@@ -28,17 +30,94 @@ class Picture:
     full_size: tuple[int, int] = (0, 0)  # columns, rows, before it was reduced
 
 
-def from_array(array: Array, *, name: str = "array", max_pixels: int = MAX_PIXELS) -> Picture:
+def arrays(batch: Any, *, shape: tuple[int, int] = SHAPE) -> NDArray[np.uint8]:
+    """Take an array for many grey pictures: uint8 [N, rows, columns].
+
+    What its numbers mean follows from their type and from the range of all pictures together; see
+    `white`. `shape` is that of the pictures that are wanted, for the remedy.
+
+    Raises:
+        PictureError: it is not [N, rows, columns], or its numbers are none of a picture.
+    """
+    batch = np.asarray(batch)
+    check_many(batch, shape=shape)
+    if batch.ndim != 3:
+        raise PictureError(
+            f"array: many grey pictures are an array [N, rows, columns], got the shape "
+            f"{list(batch.shape)}; reshape it to [-1, {shape[0]}, {shape[1]}]"
+        )
+    values = _unit(batch, white(batch))
+    if values.dtype != np.uint8:
+        values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return values
+
+
+def levels(batch: Array) -> NDArray[np.uint8]:
+    """Many pictures [N, rows, columns, …] as grey levels, in the range of all of them together.
+
+    As `from_array` does with one, those of more than 8 bits that all together span less than a
+    quarter of their range are stretched.
+
+    Raises:
+        PictureError: as `check_many` and `white`.
+    """
+    check_many(batch)
+    values = _unit(batch, white(batch))
+    if values.dtype == np.uint8 or values.size == 0:
+        found: NDArray[np.uint8] = values.astype(np.uint8, copy=False)
+        return found
+    if batch.ndim == 4 and batch.shape[3] in (2, 4):
+        found = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)  # alpha stays what it is
+        return found
+    return stretched(values)
+
+
+def check_many(batch: Array, *, shape: tuple[int, int] = SHAPE) -> None:
+    """Refuse an array of many pictures whose rows and columns are not axes of their own.
+
+    Raises:
+        PictureError: as said.
+    """
+    if batch.ndim < 3:
+        raise PictureError(
+            f"array: many pictures are an array [N, rows, columns], got the shape "
+            f"{list(batch.shape)}; give it as reshape(-1, {shape[0]}, {shape[1]})"
+        )
+
+
+def given(array: Array, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Take the array that somebody gives for one picture, as `from_array` does.
+
+    Raises:
+        PictureError: as there; and for rows of 784 numbers, which are flattened digits.
+    """
+    rows, columns = SHAPE
+    if array.ndim in (1, 2) and array.shape[-1] == rows * columns:
+        raise PictureError(
+            f"array: a picture is an array [rows, columns], got the shape {list(array.shape)}, "
+            f"flattened digits; give them as reshape(-1, {rows}, {columns}) to read_many (a "
+            f"picture of {columns * rows} columns has a last axis of 1)"
+        )
+    return from_array(array, max_pixels=max_pixels)
+
+
+def from_array(
+    array: Array,
+    *,
+    name: str = "array",
+    max_pixels: int = MAX_PIXELS,
+    full: float | None = None,
+) -> Picture:
     """Take an array for a picture.
 
     Args:
         array: [rows, columns], grey; with a last axis of 1 (grey), 2 (grey, alpha), 3 (RGB) or
             4 (RGB, alpha); or with the colours first, [1 | 3 | 4, rows, columns], where the last
-            axis is longer than 4. What the numbers mean follows from their type and range:
-            bool: True is bright. Integers: up to 1, two levels; up to 255, bytes; up to 65,535,
-            16 bits. Floats: up to 1, the unit range; from 2 to 255, bytes.
+            axis is longer than 4. What the numbers mean follows from their type and range: see
+            `white`.
         name: by which messages call it.
         max_pixels: the most that it may have.
+        full: what stands for white, where it is known.
 
     Returns:
         The picture. One of more than 8 bits that spans less than a quarter of its range is
@@ -51,7 +130,7 @@ def from_array(array: Array, *, name: str = "array", max_pixels: int = MAX_PIXEL
     channels = _channels_last(array, name)
     rows, columns = channels.shape[:2]
     check_size(columns, rows, name, max_pixels)
-    values = _unit(channels, name)
+    values = _unit(channels, white(channels, name) if full is None else full)
     if values.dtype == np.uint8:
         pixels = opaque(values) if values.shape[2] in (2, 4) else values
     elif values.shape[2] in (2, 4):
@@ -102,8 +181,9 @@ def stretched(unit: Array) -> NDArray[np.uint8]:
 def opaque(pixels: Array) -> NDArray[np.uint8]:
     """Lay a picture with alpha on a background that its ink stands out from.
 
-    Where all that is visible is of one colour it is ink, and lies on white or black, whichever is
-    further from it. Otherwise paper is among what is visible, and fills the rest: the median.
+    Where what is visible is of several tones and mostly wider than strokes, paper is among it, and
+    fills the rest: the median. Otherwise it is ink, and lies on white or black, whichever is
+    further from the outline of what is as narrow as strokes: an eraser's patch is wider.
 
     Args:
         pixels: uint8 [rows, columns, 2 | 4]; the last is alpha, 255 where nothing shows through.
@@ -125,16 +205,35 @@ def laid(colour: Array, alpha: Array) -> NDArray[np.uint8]:
 
 def background(colour: Array, alpha: Array) -> NDArray[np.float32]:
     """The colour, float32 [1 | 3] in 0..255, that `opaque` lays a picture on."""
+    import cv2
+
     step = max(1, math.isqrt(alpha.size // 40_000))
-    colour, alpha = colour[::step, ::step], alpha[::step, ::step, 0]
-    seen = alpha >= 0.5
+    colour = np.ascontiguousarray(colour[::step, ::step])
+    alpha = np.ascontiguousarray(alpha[::step, ::step, 0])
+    seen = (alpha >= 0.5).astype(np.uint8)
     white = np.full(colour.shape[2], 255, np.float32)
     if not seen.any():
         return white
-    visible = colour[seen] / alpha[seen][:, None]
-    if float(visible.std(axis=0).max()) >= UNIFORM_LEVELS:
+    sheet = _wide(seen)
+    visible = colour[seen > 0] / alpha[seen > 0][:, None]
+    uniform = float(visible.std(axis=0).max()) < UNIFORM_LEVELS
+    if not uniform and 2 * cv2.countNonZero(sheet) > cv2.countNonZero(seen):
         return np.median(visible, axis=0).astype(np.float32)
-    return white if float(visible.mean()) < 128 else white * 0
+    strokes = cv2.subtract(seen, sheet)
+    if 10 * cv2.countNonZero(strokes) < cv2.countNonZero(seen):
+        strokes = seen
+    outline = cv2.subtract(strokes, cv2.erode(seen, np.ones((3, 3), np.uint8))) > 0
+    visible = colour[outline] / alpha[outline][:, None]
+    return white if float(np.median(visible)) < 127.5 else white * 0
+
+
+def _wide(seen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Where a mask is wider than strokes are, 0 or 1."""
+    import cv2
+
+    side = max(3, round(STROKE_WIDTH * max(seen.shape)))
+    wide = cv2.morphologyEx(seen, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
+    return np.asarray(wide, np.uint8)
 
 
 def _channels_last(array: Array, name: str) -> Array:
@@ -152,22 +251,36 @@ def _channels_last(array: Array, name: str) -> Array:
     )
 
 
-def _unit(array: Array, name: str) -> Array:
-    """Bytes as they are; everything else as float32 in [0, 1]."""
+def white(array: Array, name: str = "array") -> float:
+    """What stands for white in the numbers of a picture, or of many: 1, 255 or 65,535.
+
+    bool: True is bright. Integers: up to 1, two levels; up to 255, bytes; up to 65,535, 16 bits.
+    Floats: up to 1, the unit range; from 2 to 255, bytes.
+
+    Raises:
+        PictureError: another type, negative, infinite or undefined numbers, or a range that may
+            mean two things.
+    """
     kind = array.dtype.kind
     if kind not in "buif":
         raise PictureError(
             f"{name}: a picture's numbers are bool, integers or floats, got {array.dtype}; "
             "convert it, for instance with astype('uint8')"
         )
-    if array.size == 0:
-        return array.astype(np.uint8)
-    low, high = float(array.min()), float(array.max())
-    full = 1.0 if kind == "b" else _full_scale(kind, low, high, name)
+    if kind == "b" or array.size == 0:
+        return 1.0
+    return _full_scale(kind, float(array.min()), float(array.max()), name)
+
+
+def _unit(array: Array, full: float) -> Array:
+    """Bytes as they are; everything else as float32 in [0, 1], where `full` is white."""
+    kind = array.dtype.kind
     if kind in "ui" and full == 255:
         return array.astype(np.uint8, copy=False)
-    unit = array.astype(np.float32) * np.float32(1 / full)
-    return np.rint(unit * 255).astype(np.uint8) if full == 1 and kind != "f" else unit
+    if kind in "bui" and full == 1:
+        return array.astype(np.uint8) * np.uint8(255)
+    unit: Array = array.astype(np.float32) * np.float32(1 / full)
+    return unit
 
 
 def _full_scale(kind: str, low: float, high: float, name: str) -> float:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise.errors import RunError
-from rowwise.files import write_text
+from rowwise.files import parsing, read_text, write_text
+from rowwise.metrics import SUM_TOLERANCE
 
 MOST_BY_ROUNDING = 1.00001
 
@@ -39,15 +40,13 @@ def write(path: Path, labels: NDArray[np.int64], probabilities: NDArray[np.float
 def read(path: Path, *, count: int, classes: int) -> Predictions:
     """Read what `write` wrote of `count` images. Raises RunError where it is damaged."""
     header = _header(classes)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            got = next(csv.reader([file.readline()]), [])
-            lines = [line for line in file if line.strip()]
+    first, _, rest = read_text(path).partition("\n")
+    with parsing(RunError, f"{path} is damaged: it holds no table of numbers"):
+        got = next(csv.reader([first]), [])
+        lines = [line for line in rest.splitlines() if line.strip()]
         table = np.empty((0, len(header)))
         if lines:
             table = np.loadtxt(lines, delimiter=",", dtype=np.float64, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
     if lines and got != header:
         raise RunError(f"{path} must begin with the line {','.join(header)}")
     if table.shape != (count, len(header)):
@@ -62,6 +61,8 @@ def read(path: Path, *, count: int, classes: int) -> Predictions:
         raise RunError(f"{path} is damaged: a label must be one of 0 to {classes - 1}")
     if not ((shares >= 0) & (shares <= MOST_BY_ROUNDING)).all():
         raise RunError(f"{path} is damaged: a probability must be between 0 and 1")
+    if not (np.abs(shares.sum(1) - 1) <= SUM_TOLERANCE).all():
+        raise RunError(f"{path} is damaged: the probabilities of a row must sum to 1")
     labels, predicted = said.T.astype(np.int64)
     return Predictions(labels, predicted, shares.astype(np.float32))
 

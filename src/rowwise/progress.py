@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from rowwise.config import EarlyStopping, Experiment
 from rowwise.runs import EpochMetrics, Status, Timings
+
+Count = Annotated[int, Field(ge=0, lt=2**62)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(config=ConfigDict(extra="forbid"))
@@ -23,18 +26,25 @@ class Progress:
     stopping's.
     """
 
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    right: int = 0
-    outliers: int = 0
-    train_s: float = 0.0
-    total_train_s: float = 0.0
-    total_val_s: float = 0.0
-    best_epoch: int | None = None
-    best_value: float | None = None
-    waited: int = 0
+    epoch: Count = 0
+    step: Count = 0
+    loss_sum: Amount = 0.0
+    right: Count = 0
+    outliers: Count = 0
+    train_s: Amount = 0.0
+    total_train_s: Amount = 0.0
+    total_val_s: Amount = 0.0
+    best_epoch: Count | None = None
+    best_value: Amount | None = None
+    waited: Count = 0
     metrics: list[list[Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Check the finished epochs. Raises ValueError."""
+        if [row.checked().epoch for row in self.rows] != list(range(1, len(self.metrics) + 1)):
+            raise ValueError("epochs are counted from 1")
+        if len(self.metrics) != self.epoch:
+            raise ValueError(f"{self.epoch} epochs are done, and {len(self.metrics)} entered")
 
     @property
     def rows(self) -> tuple[EpochMetrics, ...]:

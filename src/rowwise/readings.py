@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from rowwise.errors import printable
 from rowwise.wording import THIN, confidence
 
 if TYPE_CHECKING:
@@ -27,9 +28,8 @@ def tell(outcomes: Iterable[Outcome], *, form: Form, classes: Sequence[str]) -> 
     Returns how many there were, and how many failed. What was read before an interruption is told.
     """
     count = failed = 0
-    sheet = csv.writer(sys.stdout, lineterminator="\n")
     if form == "csv":
-        sheet.writerow([*KEYS, *(f"p_{name}" for name in classes)])
+        print(_csv_line([*KEYS, *(f"p_{name}" for name in classes)]))
     rows: list[tuple[str, ...]] = []
     try:
         for outcome in outcomes:
@@ -39,7 +39,7 @@ def tell(outcomes: Iterable[Outcome], *, form: Form, classes: Sequence[str]) -> 
             elif form == "json":
                 print(json.dumps(plain(outcome)))
             elif form == "csv":
-                sheet.writerow(_cells(outcome, classes))
+                print(_csv_line(_cells(outcome, classes)))
             else:
                 print("\t".join(row(outcome)))
     finally:
@@ -51,16 +51,16 @@ def tell(outcomes: Iterable[Outcome], *, form: Form, classes: Sequence[str]) -> 
 def row(outcome: Outcome) -> tuple[str, ...]:
     """An outcome in the columns of HEADS."""
     name = outcome.name if outcome.page == 1 else f"{outcome.name} page {outcome.page}"
-    name = _printable(name)
+    name = printable(name)
     reading = outcome.reading
     if reading is None:
-        told = _printable(str(outcome.error).removeprefix(f"{outcome.name}: "))
+        told = str(outcome.error).removeprefix(f"{printable(outcome.name)}: ")
         return name, NOTHING, NOTHING, FAILED, told
     if reading.digit is None:
-        return name, NOTHING, NOTHING, NO_INK, reading.reason.removeprefix("no ink: ")
+        return name, NOTHING, NOTHING, NO_INK, printable(reading.reason.removeprefix("no ink: "))
     outcome_told = ACCEPTED if reading.accepted else UNSURE
     sure = confidence(reading.confidence).replace(THIN, " ")
-    return name, reading.label, sure, outcome_told, reading.reason
+    return name, printable(reading.label), sure, outcome_told, printable(reading.reason)
 
 
 def plain(outcome: Outcome) -> dict[str, Any]:
@@ -86,14 +86,17 @@ def _cells(outcome: Outcome, classes: Sequence[str]) -> list[Any]:
     return [*(told[key] for key in KEYS), *shares]
 
 
+def _csv_line(cells: Sequence[Any]) -> str:
+    """Cells as a line of CSV that a terminal may show."""
+    line = io.StringIO()
+    shown = [printable(cell) if isinstance(cell, str) else cell for cell in cells]
+    csv.writer(line, lineterminator="").writerow(shown)
+    return line.getvalue()
+
+
 def _short(share: float) -> float:
     """A probability in as many digits as tell one float32 from the next."""
     return float(f"{share:.9g}")
-
-
-def _printable(text: str) -> str:
-    """Text in one line and one column, whatever a file's name holds."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

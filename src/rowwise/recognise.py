@@ -1,13 +1,12 @@
-"""Recognising: any picture of a digit -> a `Reading` that knows how sure it is, and can say why."""
+"""Recognising: any picture of a digit -> a `Reading` that knows how sure it is."""
 
 from __future__ import annotations
 
-import io
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -16,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import calibration, engines, image, image_files, pixels
-from rowwise.errors import ModelError, RowwiseError
-from rowwise.image import Normalised
+from rowwise.errors import ModelError, PictureError, RowwiseError
+from rowwise.image import Candidate, Normalised
 from rowwise.image_files import Picture
-from rowwise.model import DEFAULT, Model
+from rowwise.model import DEFAULT, ERROR_RATE, Model, shipped
 
 if TYPE_CHECKING:
     from rowwise.explain import Explanation
@@ -29,19 +28,19 @@ Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 
-Again = Callable[[], Picture]  # decodes the picture once more
-
 ARRAY = "array"
-ERROR_RATE = 0.001  # among accepted readings, unless another one is asked for
+NUMBERS = "buif"  # kinds of types
+FIELD = (image.SIDE_PX, image.SIDE_PX)
 # Pictures that are decoded before they are read together: few at first, so that the first reading
 # comes soon, then more, so that the engine has its fill.
 FIRST_WINDOW, LARGEST_WINDOW = 8, 256
+EVIDENCE = 8.0  # how much more a candidate counts that the network is sure of
 UNSURE = "not sure: {confidence:.2%} is below the {threshold:.2%} from which on it is accepted"
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a model read in a picture.
+    """What a model read in a picture: plain data, which can be copied, pickled and sent.
 
     `digit` is the place of the class (of digits: the digit), or None where no ink was found;
     `label` the class' name. `probabilities` float32 [C] are calibrated, `confidence` is the
@@ -58,29 +57,6 @@ class Reading:
     picture: Bytes | None
     name: str = ""
     page: int = 1
-    _recogniser: Recogniser | None = field(default=None, repr=False)
-    _again: Again | None = field(default=None, repr=False)
-
-    def explain(self) -> Explanation:
-        """Why it was read so: see `explain.Explanation`. Decodes the picture once more.
-
-        Raises PictureError where it cannot be decoded any more.
-        """
-        from rowwise.explain import explain
-
-        assert self._recogniser is not None
-        assert self._again is not None
-        return explain(self._recogniser, self, self._again())
-
-    def flip(self) -> Flip | None:
-        """A small change of ink that makes the model read another digit: see `flip.flip`.
-
-        None where none was found, or nothing was read.
-        """
-        from rowwise.flip import flip
-
-        assert self._recogniser is not None
-        return None if self.picture is None else flip(self._recogniser, self.picture)
 
 
 class Outcome(NamedTuple):
@@ -99,15 +75,18 @@ class Prepared(NamedTuple):
     page: int
     normalised: Normalised | None
     error: RowwiseError | None
-    again: Again | None
 
 
 class Recogniser:
     """Reads pictures with one model. Safe to be used by several threads, which may share one.
 
-    `error_rate` is the promise that `Reading.accepted` keeps; None takes one in a thousand where
-    the model has it, and accepts whatever has ink where it has none (`threshold` is then None).
+    `error_rate` is the promise that `Reading.accepted` keeps; None takes one in a thousand. Where
+    the model does not promise that, no reading is accepted (`threshold` is then None), and the
+    reason names the error rates that it promises: a weaker one is taken where it is asked for.
     Raises ModelError where the model has no such promise, EngineError where no engine can read.
+
+    It is pickled and copied by what it was loaded from and how, and loads that anew; one that was
+    made of a `Model` is with the model.
     """
 
     def __init__(
@@ -126,12 +105,15 @@ class Recogniser:
         )
         promise = model.card.promise(ERROR_RATE if error_rate is None else error_rate)
         if promise is None and error_rate is not None:
-            made = ", ".join(f"{one.error_rate:g}" for one in model.card.promises) or "none"
+            made = ", ".join(f"{one.error_rate:g}" for one in model.card.kept) or "none"
+            old = f"; {model.card.why_not(error_rate)}" if not model.card.kept else ""
             raise ModelError(
                 f"an error rate is one that the model {model.name} promises ({made}), "
-                f"got {error_rate:g}"
+                f"got {error_rate:g}{old}"
             )
         self.threshold = promise.confidence if promise else None
+        self._origin: Model | str | Path = model
+        self._asked = {"error_rate": error_rate, "engine": engine, "threads": threads}
         self._companions: dict[str, Recogniser] = {}
         self._turn = threading.Lock()
 
@@ -145,7 +127,12 @@ class Recogniser:
         threads: int | None = None,
     ) -> Self:
         """The model of that name, file or run's folder; see `Model.load` and the class."""
-        return cls(Model.load(place), error_rate=error_rate, engine=engine, threads=threads)
+        found = cls(Model.load(place), error_rate=error_rate, engine=engine, threads=threads)
+        found._origin = place if str(place) in shipped() else Path(place).absolute()
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self._origin, self._asked)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -155,27 +142,25 @@ class Recogniser:
         `source` is a path, bytes, an open binary file, a picture of Pillow's or an array; see
         `image_files.pictures`. Raises PictureError where it is none that can be decoded.
         """
-        if isinstance(source, np.ndarray):
-            normalised = image.normalise(source)
-            name, page, again = ARRAY, 1, partial(image_files.picture, source)
-        else:
-            kept = _kept(source)
-            picture = _first(kept)
-            normalised = image.normalise(picture)
-            name, page, again = picture.name, picture.page, partial(_page, kept, picture.page)
-        if normalised.digit is None:
-            return self._without_ink(normalised.reason, name, page, again)
-        told = self.probabilities(self.fitted(normalised.digit[None]))[0]
-        return self._reading(normalised.digit, told, name, page, again)
+        picture = image_files.picture(source)
+        return self.read_normalised(image.normalise(picture), picture.name, picture.page)
+
+    def read_normalised(self, normalised: Normalised, name: str, page: int = 1) -> Reading:
+        """Read what was made of a picture, page `page` of what is called `name`."""
+        return self._readings([normalised], [name], [page])[0]
 
     def read_many(self, sources: Iterable[Any] | Array) -> list[Reading]:
         """Read one digit in each of many pictures, in their order; see `read`.
 
-        An array [N, rows, columns] (or with a last axis of colours) is N pictures.
-        Raises PictureError for the first one that cannot be decoded.
+        An array [N, rows, columns] (or with a last axis of colours) is N pictures; what its numbers
+        mean follows from the range of all (`pixels.levels`). Raises PictureError for the first one
+        that cannot be decoded.
         """
-        if isinstance(sources, np.ndarray) and sources.shape[1:] == (image.SIDE_PX, image.SIDE_PX):
-            return self._read_array(sources)
+        if isinstance(sources, np.ndarray) and sources.dtype.kind in NUMBERS:
+            bytes_ = pixels.levels(sources)
+            if bytes_.shape[1:] == FIELD:
+                return self.read_fields(bytes_)
+            sources = (pixels.from_array(one, full=255) for one in bytes_)
         readings = []
         for outcome in self.read_each(sources):
             if outcome.error is not None:
@@ -208,19 +193,17 @@ class Recogniser:
 
     def read_prepared(self, prepared: Sequence[Prepared]) -> Iterator[Outcome]:
         """Read pictures that `prepare` has made ready, all at once, in their order."""
-        found = [one.normalised.digit for one in prepared if one.normalised is not None]
-        digits = [digit for digit in found if digit is not None]
-        told = iter(self.probabilities(self.fitted(np.stack(digits)))) if digits else iter(())
+        there = [one for one in prepared if one.normalised is not None]
+        readings = iter(
+            self._readings(
+                [one.normalised for one in there if one.normalised is not None],
+                [one.name for one in there],
+                [one.page for one in there],
+            )
+        )
         for one in prepared:
-            if one.normalised is None:
-                yield Outcome(one.name, one.page, None, one.error)
-                continue
-            digit = one.normalised.digit
-            if digit is None:
-                reading = self._without_ink(one.normalised.reason, one.name, one.page, one.again)
-            else:
-                reading = self._reading(digit, next(told), one.name, one.page, one.again)
-            yield Outcome(one.name, one.page, reading, None)
+            reading = None if one.normalised is None else next(readings)
+            yield Outcome(one.name, one.page, reading, one.error)
 
     def probabilities(self, digits: Bytes) -> Probabilities:
         """Calibrated probabilities, float32 [N, C], of pictures as the network takes them."""
@@ -240,23 +223,53 @@ class Recogniser:
                 self._companions[name] = one
             return self._companions[name]
 
+    # --- reasons ------------------------------------------------------------------------------
+
+    def explain(self, source: Any, *, page: int = 1) -> Explanation:
+        """Why a picture is read as it is: see `explain.Explanation`, which has the reading too.
+
+        `source` is what `read` takes. Raises PictureError where it, or its page, cannot be decoded,
+        and ModelError where no model that reads row by row can be had.
+        """
+        from rowwise.explain import explain
+
+        return explain(self, _decoded(source, page))
+
+    def flip(self, source: Any, *, page: int = 1) -> Flip | None:
+        """A small change of ink that makes the model read another digit: see `flip.flip`.
+
+        `source` is what `read` takes. None where none was found, or nothing is read. Raises
+        PictureError where it, or its page, cannot be decoded.
+        """
+        from rowwise.flip import flip
+
+        seen = self.read(_decoded(source, page)).picture
+        return None if seen is None else flip(self, seen)
+
     # --- from pictures to readings ------------------------------------------------------------
 
-    def _read_array(self, arrays: Array) -> list[Reading]:
-        """Read [N, 28, 28] of any type that `pixels.from_array` takes."""
-        if arrays.dtype != np.uint8:
-            few = [pixels.from_array(array).pixels for array in arrays]
-            arrays = np.stack(few) if few else np.zeros(arrays.shape, np.uint8)
-        digits, found = image.normalise_many(arrays)
-        told = self.probabilities(self.fitted(digits))
-        readings = []
-        for i, there in enumerate(found.tolist()):
-            again = partial(image_files.picture, arrays[i])
-            if there:
-                one = self._reading(digits[i], told[i], ARRAY, 1, again)
+    def read_fields(self, arrays: Bytes) -> list[Reading]:
+        """Read uint8 [N, rows, columns], whose bytes are grey levels whatever their range."""
+        if arrays.shape[1:] != FIELD:
+            return self.read_many(Picture(one, ARRAY) for one in arrays)
+        count = len(arrays)
+        return self._readings(image.normalise_many(arrays), [ARRAY] * count, [1] * count)
+
+    def _readings(
+        self, normalised: Sequence[Normalised], names: Sequence[str], pages: Sequence[int]
+    ) -> list[Reading]:
+        """Read what was made of pictures: all candidates of all of them in one batch."""
+        digits = [candidate.digit for one in normalised for candidate in one.candidates]
+        if digits:
+            probabilities = self.probabilities(self.fitted(np.stack(digits)))
+        readings, start = [], 0
+        for one, name, page in zip(normalised, names, pages, strict=True):
+            end = start + len(one.candidates)
+            if start == end:
+                readings.append(self._without_ink(one.reason, name, page))
             else:
-                one = self._without_ink(image.NO_INK, ARRAY, 1, again)
-            readings.append(one)
+                readings.append(self._reading(one, probabilities[start:end], name, page))
+            start = end
         return readings
 
     def fitted(self, digits: Bytes) -> Bytes:
@@ -270,25 +283,55 @@ class Recogniser:
         return np.asarray(small, np.uint8).reshape(-1, rows, columns)
 
     def _reading(
-        self,
-        digit: Bytes,
-        probabilities: Probabilities,
-        name: str,
-        page: int,
-        again: Again | None,
+        self, normalised: Normalised, probabilities: Probabilities, name: str, page: int
     ) -> Reading:
-        best = int(probabilities.argmax())
-        confidence = float(probabilities[best])
-        accepted = self.threshold is None or confidence >= self.threshold
-        reason = "" if accepted else UNSURE.format(confidence=confidence, threshold=self.threshold)
+        """The reading of a picture whose candidates have these probabilities, float32 [K, C]."""
+        seen, told = normalised.candidates[0].digit, probabilities[0]
+        if len(normalised.candidates) > 1:
+            weights = candidate_weights(normalised.candidates, probabilities)
+            told = weights @ probabilities
+            most = int((weights * probabilities[:, told.argmax()]).argmax())
+            seen = normalised.candidates[most].digit
+        best = int(told.argmax())
+        confidence = float(told[best])
+        reason = self._doubt(confidence, normalised.doubt)
         label = self.model.classes[best]
-        return Reading(
-            best, label, confidence, probabilities, accepted, reason, digit, name, page, self, again
-        )
+        return Reading(best, label, confidence, told, not reason, reason, seen, name, page)
 
-    def _without_ink(self, reason: str, name: str, page: int, again: Again | None) -> Reading:
+    def _doubt(self, confidence: float, doubt: str) -> str:
+        """Why a reading of this confidence is not accepted; empty where it is."""
+        if self.threshold is None:
+            return f"not accepted: {self.model.card.why_not()}"
+        if doubt:
+            return doubt
+        if confidence >= self.threshold:
+            return ""
+        return UNSURE.format(confidence=confidence, threshold=self.threshold)
+
+    def _without_ink(self, reason: str, name: str, page: int) -> Reading:
         nothing = np.zeros(len(self.model.classes), np.float32)
-        return Reading(None, "", 0.0, nothing, False, reason, None, name, page, self, again)
+        return Reading(None, "", 0.0, nothing, False, reason, None, name, page)
+
+
+def candidate_weights(
+    candidates: Sequence[Candidate], probabilities: Probabilities
+) -> NDArray[np.float32]:
+    """How much each candidate counts in a picture's reading.
+
+    w_k ∝ odds_k · (max_c p_kc)^EVIDENCE: what the normaliser thinks of it, and how much it looks
+    like a digit to the network. The picture's probabilities are the mixture Σ_k w_k p_k, so that
+    candidates that disagree leave doubt.
+
+    Args:
+        candidates: K of them.
+        probabilities: float32 [K, C].
+
+    Returns:
+        float32 [K], of sum 1.
+    """
+    odds = np.array([candidate.odds for candidate in candidates], np.float32)
+    weights = odds * probabilities.max(axis=1) ** EVIDENCE
+    return np.asarray(weights / weights.sum(), np.float32)
 
 
 def prepare(
@@ -300,43 +343,32 @@ def prepare(
     """
     found: list[Prepared] = []
     name = image_files.name_of(source)
+    decode = image_files.pictures if pages else _first
     try:
-        kept = _kept(source)
-        for picture in _pictures(kept, max_pixels) if pages else [_first(kept, max_pixels)]:
-            normalised, again = image.normalise(picture), partial(_page, kept, picture.page)
-            found.append(Prepared(picture.name, picture.page, normalised, None, again))
+        for picture in decode(source, max_pixels=max_pixels):
+            found.append(Prepared(picture.name, picture.page, image.normalise(picture), None))
     except RowwiseError as error:
-        found.append(Prepared(name, len(found) + 1, None, error, None))
+        found.append(Prepared(name, len(found) + 1, None, error))
     return found
 
 
-class _Content:
-    """What an open file held: it can be read once, its picture may be asked for again."""
-
-    def __init__(self, file: Any) -> None:
-        self._data, self._name = image_files.content(file), image_files.name_of(file)
-
-    def opened(self) -> io.BytesIO:
-        file = io.BytesIO(self._data)
-        file.name = self._name
-        return file
+def _first(source: Any, *, max_pixels: int) -> Iterator[Picture]:
+    yield image_files.picture(source, max_pixels=max_pixels)
 
 
-def _kept(source: Any) -> Any:
-    """The source as it can be decoded again: an open file by its content, all else as it is."""
-    return _Content(source) if hasattr(source, "read") else source
+def _decoded(source: Any, page: int) -> Picture:
+    """One page of what `read` takes, counted from 1."""
+    if page == 1:
+        return image_files.picture(source)
+    with closing(image_files.pictures(source)) as pages:
+        found = next((one for one in pages if one.page == page), None)
+    if found is None:
+        raise PictureError(f"{image_files.name_of(source)}: has no page {page}; name one it has")
+    return found
 
 
-def _pictures(source: Any, max_pixels: int = pixels.MAX_PIXELS) -> Iterator[Picture]:
-    opened = source.opened() if isinstance(source, _Content) else source
-    return image_files.pictures(opened, max_pixels=max_pixels)
-
-
-def _first(source: Any, max_pixels: int = pixels.MAX_PIXELS) -> Picture:
-    opened = source.opened() if isinstance(source, _Content) else source
-    return image_files.picture(opened, max_pixels=max_pixels)
-
-
-def _page(source: Any, page: int) -> Picture:
-    """Decode one page anew: files are not kept in memory decoded, for their pictures are large."""
-    return next(one for one in _pictures(source) if one.page == page)
+def _restored(
+    kind: type[Recogniser], origin: Model | str | Path, asked: dict[str, Any]
+) -> Recogniser:
+    """A recogniser as it was made before it was pickled."""
+    return kind(origin, **asked) if isinstance(origin, Model) else kind.load(origin, **asked)

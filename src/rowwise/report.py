@@ -6,15 +6,15 @@ digits are small PNGs inside it. The same folder gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rowwise import drawing, figures, illustrations, pictures
+from rowwise import album, drawing, figures, illustrations, pictures, runs
 from rowwise.data import Dataset
 from rowwise.description import Description
-from rowwise.errors import MissingExtra
-from rowwise.files import write_bytes, write_text
+from rowwise.errors import importing
+from rowwise.files import check_outputs, write_bytes, write_text
 from rowwise.illustrations import Illustration
 from rowwise.page import content
 from rowwise.summary import StudySummary, summarise
@@ -22,6 +22,8 @@ from rowwise.wording import count
 
 REPORT = "report.html"
 FIGURES = "figures"
+DATA_FIGURES = ("class-distribution", "samples", "means")
+ENDINGS = (".png", ".svg")
 
 
 class Inline(NamedTuple):
@@ -44,10 +46,12 @@ def write(folder: str | Path, *, out: str | Path | None = None) -> Path:
         The HTML file.
 
     Raises:
+        ConfigError: the HTML file is one of those that the report is made of.
         RunError: there is no run that ended, or one is damaged.
         MissingExtra: matplotlib, jinja2 or scikit-learn is not installed.
     """
     page = Path(out) if out is not None else Path(folder) / REPORT
+    check_outputs([page], _sources(Path(folder)))
     study = summarise(folder)
     drawn = list(illustrations.study_figures(study))
     for network in study.networks:
@@ -57,6 +61,19 @@ def write(folder: str | Path, *, out: str | Path | None = None) -> Path:
     art = {item.name: _inline(item, figures_folder) for item in drawn}
     write_text(page, render(study, art))
     return page
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """What the report of a folder is made of."""
+    yield folder / runs.STUDY
+    yield from album.places(folder)
+    for run in runs.find(folder):
+        yield from run.files
+
+
+def data_figures(out: str | Path) -> list[Path]:
+    """The files that `draw_data` writes into the folder `out`."""
+    return [Path(out) / f"{name}{ending}" for name in DATA_FIGURES for ending in ENDINGS]
 
 
 def draw_data(data: Dataset, told: Description, out: str | Path) -> list[Path]:
@@ -75,14 +92,12 @@ def draw_data(data: Dataset, told: Description, out: str | Path) -> list[Path]:
         figures.Counts(f"{title}: {count(part.count)} images", part.class_counts)
         for title, part in (("Training data", told.train), ("Test data", told.test))
     ]
-    return save_figures(
-        (
-            ("class-distribution", figures.class_distribution(counts, told.classes)),
-            ("samples", pictures.samples(sheet, told.classes)),
-            ("means", pictures.mean_images(told.mean_images, told.classes)),
-        ),
-        Path(out),
+    drawn = (
+        figures.class_distribution(counts, told.classes),
+        pictures.samples(sheet, told.classes),
+        pictures.mean_images(told.mean_images, told.classes),
     )
+    return save_figures(zip(DATA_FIGURES, drawn, strict=True), Path(out))
 
 
 def save_figures(drawn: Iterable[tuple[str, Any]], folder: Path) -> list[Path]:
@@ -90,7 +105,9 @@ def save_figures(drawn: Iterable[tuple[str, Any]], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, one in drawn:
-        for ending, made in ((".png", drawing.png(one)), (".svg", drawing.svg(one).encode())):
+        for ending, made in zip(
+            ENDINGS, (drawing.png(one), drawing.svg(one).encode()), strict=True
+        ):
             path = folder / f"{name}{ending}"
             write_bytes(path, made)
             written.append(path)
@@ -99,10 +116,8 @@ def save_figures(drawn: Iterable[tuple[str, Any]], folder: Path) -> list[Path]:
 
 def render(study: StudySummary, art: Mapping[str, Inline]) -> str:
     """The page of a study, with its figures by name in it."""
-    try:
+    with importing("jinja2", "study"):
         import jinja2
-    except ModuleNotFoundError as missing:
-        raise MissingExtra("jinja2", "study") from missing
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return pages.get_template(REPORT).render(art=art, **content(study)) + "\n"

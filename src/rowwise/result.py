@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise import engines
+from rowwise import engines, pixels
 from rowwise.config import Experiment
 from rowwise.engines import Choice, Precision
 from rowwise.network import Network, Weights
@@ -63,6 +63,10 @@ class Result:
         )
 
     def predict(self, images: Array, *, engine: str = "auto") -> NDArray[np.float32]:
-        """Probabilities [N, C] for images [N, rows, columns], uint8 or float in [0, 1]."""
+        """Probabilities [N, C] for images [N, rows, columns] of any numbers; see `pixels.arrays`.
+
+        Raises PictureError for another shape or type, or a range that no pictures have.
+        """
+        images = pixels.arrays(images, shape=self.network.shape)
         name = engines.choose(engine, self.network, training=False).name
         return engines.engine(name).predict(self.network, self.weights, images)

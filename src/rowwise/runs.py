@@ -17,7 +17,6 @@ at any moment leaves whole files only.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -39,6 +38,8 @@ from rowwise.errors import ConfigError, NetworkError, RunError
 from rowwise.files import (
     PART,
     make_folder,
+    parse_object,
+    parsing,
     read_json,
     read_text,
     remove_parts,
@@ -61,6 +62,8 @@ WEIGHTS = "weights.safetensors"
 PREDICTIONS = "predictions.csv"
 CHECKPOINT = "checkpoint.safetensors"
 LOCK = ".lock"
+FILES = (RECORD, EXPERIMENT, ENVIRONMENT, METRICS, WEIGHTS, PREDICTIONS, CHECKPOINT)
+MOST_METRIC = 1e12  # of a loss, of seconds, of a count
 STUDY = "study.json"
 WEIGHTS_FORMAT = "rowwise-weights-1"
 CHECKPOINT_FORMAT = "rowwise-checkpoint-1"
@@ -80,6 +83,16 @@ class EpochMetrics(NamedTuple):
     train_s: float
     val_s: float
     steps: int
+
+    def checked(self) -> EpochMetrics:
+        """Itself. Raises ValueError where it holds something that is no number of an epoch."""
+        for key, value in self._asdict().items():
+            kind = int if key in ("epoch", "steps") else int | float
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ValueError(f"{key} is {value!r:.40}")
+            if not 0 <= value <= (1 if key.endswith("accuracy") else MOST_METRIC):
+                raise ValueError(f"{key} is out of range: {value!r:.40}")
+        return self
 
 
 class DataIdentity(Settings):
@@ -189,6 +202,11 @@ class Run:
             )
         return cls(folder, _model(Record, folder / RECORD))
 
+    @property
+    def files(self) -> list[Path]:
+        """Where the files of a run lie, those too that are not there yet."""
+        return [self.folder / name for name in FILES]
+
     def begin(self, experiment: Experiment, threads: int, *, resumed: int = 0) -> None:
         """Write what a sitting at this run starts with: the first one, or that after `resumed`.
 
@@ -237,18 +255,8 @@ class Run:
         path = self.folder / METRICS
         if not path.exists():
             return ()
-        rows = []
-        for number, line in enumerate(read_text(path).splitlines(), 1):
-            try:
-                row = EpochMetrics(**json.loads(line))
-                math.fsum(row)  # a TypeError where one of them is no number
-                rows.append(row)
-            except (ValueError, TypeError, OverflowError, RecursionError):
-                raise RunError(
-                    f"{path}, line {number}: an epoch is an object with the keys "
-                    f"{', '.join(EpochMetrics._fields)}, got {line[:60]!r}"
-                ) from None
-        return tuple(rows)
+        lines = enumerate(read_text(path).splitlines(), 1)
+        return tuple(_epoch(line, f"{path}, line {number}") for number, line in lines)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -280,10 +288,9 @@ class Run:
         if not path.exists():
             return None
         state, told = tensors.read(path, CHECKPOINT_FORMAT)
-        try:
-            progress = json.loads(told["progress"])
-        except (KeyError, ValueError):
-            raise RunError(f"{path} is damaged: it has no progress") from None
+        if "progress" not in told:
+            raise RunError(f"{path} is damaged: it has no progress")
+        progress = parse_object(told["progress"], RunError, f"{path} is damaged: its progress")
         best, average = (
             {k.removeprefix(what): state.pop(k) for k in list(state) if k.startswith(what)}
             for what in ("best/", "average/")
@@ -428,6 +435,13 @@ def locked(folder: Path) -> Iterator[None]:
 def now() -> str:
     """The time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _epoch(line: str, where: str) -> EpochMetrics:
+    """An epoch's line, where it holds all keys with numbers that an epoch can have."""
+    known = ", ".join(EpochMetrics._fields)
+    with parsing(RunError, f"{where}: an epoch is an object with the keys {known}"):
+        return EpochMetrics(**parse_object(line, RunError, where)).checked()
 
 
 def _what(path: Path) -> str:

@@ -19,6 +19,7 @@ from rowwise.data import Dataset
 from rowwise.engines import Choice
 from rowwise.errors import RunError, TrainingDiverged
 from rowwise.events import Callback, Ended, EpochEnded, Event, Started, Stepped, Validating
+from rowwise.files import parsing
 from rowwise.network import Network, Weights
 from rowwise.progress import Progress
 from rowwise.result import Result
@@ -136,13 +137,11 @@ class Session:
         self._good = saved or Checkpoint(
             dict(start), {}, asdict(Progress()), dict(start) if experiment.averaging else {}
         )
-        try:
+        damaged = f"the checkpoint of {experiment.name} is damaged"
+        with parsing(RunError, f"{damaged}: its progress is not one that rowwise keeps"):
             self._progress = Progress(**self._good.progress)
-        except (TypeError, ValueError):
-            raise RunError(
-                f"the checkpoint of {experiment.name} is damaged: its progress is not one that "
-                f"rowwise keeps"
-            ) from None
+            if self._progress.epoch > experiment.epochs or self._progress.step > self._steps:
+                raise ValueError("it goes beyond the training's end")
         self._best: Weights = self._good.best
         self._average: Weights = self._good.average
         if saved is not None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rowwise import files
 from rowwise.errors import ConfigError
 
 MAX_FILE_BYTES = 1_000_000
@@ -73,22 +74,9 @@ def read(model: type[Model], path: Path) -> Model:
 
     Raises ConfigError where the file cannot be read or breaks a rule.
     """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: a configuration has at most {MAX_FILE_BYTES:,} bytes")
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: a configuration is UTF-8 text, this file is not") from None
-    kind = "JSON" if path.suffix == ".json" else "TOML"
-    try:
-        tree = json.loads(text) if kind == "JSON" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
-        raise ConfigError(f"{path}: this is not valid {kind}: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a configuration is a table of keys, got {_short(tree)}")
-    return parse(model, tree, where=str(path))
+    text = files.read_text(path, MAX_FILE_BYTES, ConfigError)
+    parse_text = files.parse_object if path.suffix == ".json" else files.parse_toml
+    return parse(model, parse_text(text, ConfigError, str(path)), where=str(path))
 
 
 def content_digest(settings: Settings, *, without: Iterable[str]) -> str:

@@ -12,6 +12,10 @@ Bytes = NDArray[np.uint8]
 Array = NDArray[Any]
 
 FRAME_SHARE = 0.6  # of the picture's edge: what covers more of it is a frame, not a stroke
+STRIP_SHARE = 0.8  # of a side of the picture: what covers more, and ends there, lies beside it
+NARROW = 0.3  # of a picture's longer side: one that is narrower was cut closely round a 1
+NEAR_SIDE_PX = 2  # from the picture's side: a line that is as near to it lies at it
+SIDE_SPAN = 0.95  # of the picture's side: what runs along all of it is no stroke
 LINE_SPAN = 0.8  # of the picture's side: a straight line that is longer may be ruled
 FAINT_LINE = 0.8  # of the level of other ink: what is stronger may be a stroke
 LINE_THICK = 0.025  # of the picture's side
@@ -21,6 +25,17 @@ CREASE_SHARE = 0.05  # of a line's length: one that is thinner may be a sheet's 
 EDGE_SHARE = 0.5  # of a line's contrast: what the two sides of a stroke differ by less than
 RECTANGLE = 0.9  # of the smallest box around it: what fills more is one
 SPECK_AREA = 0.02  # of the largest part
+AROUND_SHARE = 0.4  # of a part's box: what is drawn around it has more in its own
+THIN_RING = 0.15  # of its longer side: what is drawn around a digit is no thicker
+INSIDE_SHARE = 0.25  # of the longer side of what is drawn around it: a digit has more
+AS_LARGE = 0.4  # of the digit's longer side: a part that is as long may be a digit too
+TALL = 1.6  # times as high as wide: a broken digit is not much more
+HIGH = 0.5  # of the digit's height: pieces of it that stand side by side are lower
+BREAKS, BREAKS_ACROSS = 0.12, 0.2  # of the digit's height and width: thinner strokes break
+BREAK_PX = 1.6  # of the picture: a gap that is no wider may be a break
+APART = 0.08  # of the longer side: what thin pieces of one digit are not
+CLEAR = 0.05  # of the longer side of what is drawn around: nearer pieces may be of one digit
+AS_THICK = 0.2  # of the digit's thickness
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
@@ -30,6 +45,7 @@ class Strokes(NamedTuple):
     mask: Bytes  # [rows, columns], 0 or 1
     box: tuple[int, int, int, int]  # left, top, columns, rows
     score: float  # 0..1 and above: how much it looks like one
+    others: int  # parts as large as a digit that were left out
 
 
 class _Parts(NamedTuple):
@@ -65,7 +81,14 @@ def _parts(mask: Bytes) -> _Parts:
     return _Parts(labels, left, top, left + wide, top + high, area, edge, thick)
 
 
-def choose(mask: Bytes, edges: Bytes) -> Strokes | None:
+def longest_inside(mask: Bytes) -> int:
+    """The longer side, in pixels, of the longest part of a mask that touches no side of it."""
+    parts = _parts(mask)
+    long = np.maximum(parts.right - parts.left, parts.bottom - parts.top)
+    return int(long[1:][parts.edge[1:] == 0].max(initial=0))
+
+
+def choose(mask: Bytes, edges: Bytes, *, pixel: float = 1.0) -> Strokes | None:
     """Choose the parts of a mask that are the digit.
 
     The main part is large, near the middle, stroke-like and no frame; near parts join it, unless
@@ -74,6 +97,7 @@ def choose(mask: Bytes, edges: Bytes) -> Strokes | None:
     Args:
         mask: uint8 [rows, columns], 0 or 1.
         edges: uint8 [rows, columns], how steep the picture is at each pixel.
+        pixel: the side of a pixel of the picture, where the mask is larger.
 
     Returns:
         The strokes, or None where no part could be a digit.
@@ -85,6 +109,8 @@ def choose(mask: Bytes, edges: Bytes) -> Strokes | None:
     count = len(parts.area)
     long = np.maximum(parts.right - parts.left, parts.bottom - parts.top)
     usable = (parts.edge < FRAME_SHARE) & (np.arange(count) > 0)
+    for part in np.flatnonzero(usable & (parts.edge > 0.1)):
+        usable[part] = not _is_strip(parts, int(part))
     slender = np.clip((0.75 - parts.thick / np.maximum(long, 1)) / 0.25, 0.02, 1)
     x = (parts.left + parts.right) / 2 / columns - 0.5
     y = (parts.top + parts.bottom) / 2 / rows - 0.5
@@ -99,7 +125,65 @@ def choose(mask: Bytes, edges: Bytes) -> Strokes | None:
     box = cv2.boundingRect(chosen)
     deep = float(parts.thick[taken].max()) / 2
     score = _score(chosen, box, deep, edges, float(cv2.sumElems(edges)[0]))
-    return Strokes(chosen, box, score)
+    return Strokes(chosen, box, score, _others(parts, taken, pixel))
+
+
+def _others(parts: _Parts, taken: NDArray[np.bool_], pixel: float) -> int:
+    """How many parts beside one are as large as a digit, and neither frame nor line.
+
+    Of those taken for the digit too, where they stand apart (see `_stand_apart`).
+    """
+    rows, columns = parts.labels.shape
+    wide, high = parts.right - parts.left, parts.bottom - parts.top
+    long, short = np.maximum(wide, high), np.minimum(wide, high)
+    left, right = parts.left[taken].min(), parts.right[taken].max()
+    top, bottom = parts.top[taken].min(), parts.bottom[taken].max()
+    around = (parts.left < left) & (parts.right > right) & (parts.top < top)
+    around &= parts.bottom > bottom
+    across = (parts.left <= 0) & (parts.right >= columns) & (right - left < columns)
+    down = (parts.top <= 0) & (parts.bottom >= rows) & (bottom - top < rows)
+    straight = (short <= 1.5 * parts.thick) & (short <= 0.15 * long) & (parts.edge > 0)
+    digit = long[taken].max()
+    large = (long >= AS_LARGE * digit) & (parts.thick >= AS_THICK * parts.thick[taken].max())
+    other = large & ~taken & ~(around | across | down | straight) & (parts.edge < FRAME_SHARE)
+    other[0] = False
+    inside = np.flatnonzero(large & taken)
+    beside = max(
+        (_stand_apart(parts, inside, int(part), BREAK_PX * pixel) for part in inside), default=0
+    )
+    return int(other.sum()) + beside
+
+
+def _stand_apart(parts: _Parts, inside: Array, part: int, least: float) -> int:
+    """How many parts of what was taken for one digit stand beside one of them, or below it.
+
+    A gap of `least` pixels is none. Pieces of one digit seldom stand beside each other, each as
+    high as it, unless its strokes are thin and break; and below each other only in a box that is
+    not much higher than wide.
+    """
+    left, right = parts.left[inside], parts.right[inside]
+    top, bottom = parts.top[inside], parts.bottom[inside]
+    across = np.maximum(left - parts.right[part], parts.left[part] - right)
+    down = np.maximum(top - parts.bottom[part], parts.top[part] - bottom)
+    high, wide = bottom.max() - top.min(), right.max() - left.min()
+    thick, apart = parts.thick[inside].max(), APART * max(high, wide)
+    beside = across >= (max(least, apart if thick < BREAKS * high else 0))
+    beside &= np.minimum(bottom - top, parts.bottom[part] - parts.top[part]) >= HIGH * high
+    below = down >= (max(least, apart if thick < BREAKS_ACROSS * wide else 0))
+    return int((beside | below & (high > TALL * wide)).sum())
+
+
+def _is_strip(parts: _Parts, part: int) -> bool:
+    """Whether a part lies along a whole side of the picture and does not reach the other one."""
+    there = parts.labels == part
+    rows, columns = there.shape
+    top, bottom = int(there[0].sum()) / columns, int(there[-1].sum()) / columns
+    left, right = int(there[:, 0].sum()) / rows, int(there[:, -1].sum()) / rows
+    for side, opposite in ((top, bottom), (bottom, top), (left, right), (right, left)):
+        if side >= STRIP_SHARE and (opposite == 0 or opposite >= STRIP_SHARE):
+            return True
+    across = (top >= STRIP_SHARE) + (bottom >= STRIP_SHARE)
+    return bool(across + (left >= STRIP_SHARE) + (right >= STRIP_SHARE) >= 2)
 
 
 def _main(parts: _Parts, worth: Array, usable: NDArray[np.bool_]) -> int | None:
@@ -110,14 +194,9 @@ def _main(parts: _Parts, worth: Array, usable: NDArray[np.bool_]) -> int | None:
     for main in (int(part) for part in worth.argsort()[::-1][:4]):
         if worth[main] <= 0:
             return None
-        inside = (
-            (parts.left > parts.left[main])
-            & (parts.top > parts.top[main])
-            & (parts.right < parts.right[main])
-            & (parts.bottom < parts.bottom[main])
-            & (worth > 0.2 * worth[main])
-        )
-        if not _is_rectangle(parts, main, holds_another=bool(inside.any())):
+        inside = np.flatnonzero(worth > 0.2 * worth[main])
+        framing = any(_is_around(parts, main, int(part)) for part in inside if part != main)
+        if not framing and not _is_rectangle(parts, main):
             return main
         usable[main] = False
     return None
@@ -126,16 +205,9 @@ def _main(parts: _Parts, worth: Array, usable: NDArray[np.bool_]) -> int | None:
 def _drop_surroundings(
     parts: _Parts, main: int, usable: NDArray[np.bool_], rows: int, columns: int
 ) -> None:
-    """Mark as not usable a box drawn around the main part, and what reaches in from outside."""
-    around = (
-        usable
-        & (parts.left < parts.left[main])
-        & (parts.top < parts.top[main])
-        & (parts.right > parts.right[main])
-        & (parts.bottom > parts.bottom[main])
-    )
-    for part in np.flatnonzero(around):
-        if _is_rectangle(parts, int(part), holds_another=True):
+    """Mark as not usable what is drawn around the main part, and what reaches in from outside."""
+    for part in np.flatnonzero(usable):
+        if part != main and _is_around(parts, int(part), main):
             usable[part] = False
     if parts.edge[main] == 0:
         contact = parts.edge * 2 * (rows + columns)
@@ -143,12 +215,38 @@ def _drop_surroundings(
         usable &= contact <= 0.5 * long
 
 
-def _is_rectangle(parts: _Parts, part: int, *, holds_another: bool) -> bool:
-    """Whether a part is a full rectangle, or the outline of one that holds another part."""
+def _is_around(parts: _Parts, part: int, inner: int) -> bool:
+    """Whether a part is drawn around another: thin, on three sides of it at least, and far larger
+    than what would be a piece of the same digit.
+    """
+    sides = (
+        parts.left[part] < parts.left[inner],
+        parts.top[part] < parts.top[inner],
+        parts.right[part] > parts.right[inner],
+        parts.bottom[part] > parts.bottom[inner],
+    )
+    if sum(map(bool, sides)) < 3:
+        return False
+    wide, high = (
+        min(parts.right[part], parts.right[inner]) - max(parts.left[part], parts.left[inner]),
+        min(parts.bottom[part], parts.bottom[inner]) - max(parts.top[part], parts.top[inner]),
+    )
+    size = (parts.right - parts.left)[inner], (parts.bottom - parts.top)[inner]
+    if wide <= 0 or high <= 0 or wide * high < AROUND_SHARE * size[0] * size[1]:
+        return False
+    long = max(parts.right[part] - parts.left[part], parts.bottom[part] - parts.top[part])
+    if parts.thick[part] > THIN_RING * long or max(size) < INSIDE_SHARE * long:
+        return False
+    apart = cv2.distanceTransform((parts.labels != part).astype(np.uint8), cv2.DIST_L2, 3)
+    return bool(apart[parts.labels == inner].min() >= CLEAR * long)
+
+
+def _is_rectangle(parts: _Parts, part: int) -> bool:
+    """Whether a part is a full rectangle."""
     x0, y0, x1, y1 = (int(v[part]) for v in (parts.left, parts.top, parts.right, parts.bottom))
     wide, high = x1 - x0, y1 - y0
     full = parts.area[part] > 0.5 * wide * high and min(wide, high) > 0.5 * max(wide, high)
-    if not (full or holds_another):
+    if not full:
         return False
     shape = (parts.labels[y0:y1, x0:x1] == part).astype(np.uint8)
     outlines, _ = cv2.findContours(shape, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -194,7 +292,8 @@ def _joined(
 
 
 def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
-    """Whether what a mask holds is no stroke but the fold, the edge or a shadow's edge of a sheet.
+    """Whether what a mask holds is no stroke but the fold, the edge or a shadow's edge of a sheet,
+    or a strip along the picture's side.
 
     A fold is one thin straight line alone, from one edge of the picture to another: a 1 ends on the
     paper, or is thicker, or was cut so closely that the picture is as narrow as it. An edge has one
@@ -210,7 +309,9 @@ def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
     if wide > STRAIGHT_SHARE * long:
         return False
     rows, columns = mask.shape
-    if wide < CREASE_SHARE * long and min(rows, columns) >= 0.3 * max(rows, columns):
+    if _is_at_a_side(mask, plain):
+        return True
+    if wide < CREASE_SHARE * long and min(rows, columns) >= NARROW * max(rows, columns):
         across = mask[:, :2].any() and mask[:, -2:].any()
         if across or (mask[:2].any() and mask[-2:].any()):
             return True
@@ -225,6 +326,35 @@ def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
     line = cv2.mean(plain, mask)[0]
     here, there = (line - level for level in levels)
     return bool(abs(here - there) > EDGE_SHARE * max(abs(here), abs(there)))
+
+
+def _is_at_a_side(mask: Bytes, plain: Bytes) -> bool:
+    """Whether a line runs along all of a side of the picture, with no paper between the two."""
+    _, _, wide, high = cv2.boundingRect(mask)
+    rows, columns = mask.shape
+    if min(rows, columns) < NARROW * max(rows, columns):
+        return False
+    if high >= SIDE_SPAN * rows and 2 * wide < columns:
+        return any(_is_bare(m, p) for m, p in ((mask, plain), (mask[:, ::-1], plain[:, ::-1])))
+    if wide >= SIDE_SPAN * columns and 2 * high < rows:
+        return any(
+            _is_bare(m, p) for m, p in ((mask.T, plain.T), (mask.T[:, ::-1], plain.T[:, ::-1]))
+        )
+    return False
+
+
+def _is_bare(mask: Bytes, plain: Bytes) -> bool:
+    """Whether nothing as bright as the paper right of a line lies left of it."""
+    there = np.flatnonzero(mask.any(axis=1))
+    before, after = mask[there].argmax(axis=1), mask[there, ::-1].argmax(axis=1)
+    if np.median(before) <= NEAR_SIDE_PX:
+        return True
+    if after.max() == 0:
+        return False
+    place, levels = np.arange(mask.shape[1]), plain[there]
+    left, right = place < before[:, None], place >= mask.shape[1] - after[:, None]
+    ink, outer, paper = (float(np.median(levels[part])) for part in (mask[there] > 0, left, right))
+    return abs(outer - ink) < abs(outer - paper)
 
 
 def _level(plain: Bytes, middle: Array, size: tuple[float, float], turn: float) -> float | None:

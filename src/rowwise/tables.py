@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import itertools
 import math
 import re
 import zipfile
-import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import idx
 from rowwise.errors import DataError
+from rowwise.files import opened, parsing
 
 _QUARTETS = (
     ("x_train", "y_train", "x_test", "y_test"),  # Keras
     ("train_images", "train_labels", "test_images", "test_labels"),
 )
 _PAIRS = (("images", "labels"), ("x", "y"))
+MAX_LINE_BYTES = 8_000_000  # of a CSV: the largest picture, with a few for each pixel
+MAX_HEADER_BYTES = 10_000  # of an array in an npz, as numpy has it
 _NUMBER = re.compile(r"\s*[-+]?[0-9]")
 
 
@@ -48,17 +54,19 @@ def read_npz(path: Path) -> tuple[Pair, ...]:
         DataError: damaged, other arrays, objects or fractions, a shape that does not fit, or a
             claimed size beyond the limits.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-            for wanted in (*_QUARTETS, *_PAIRS):
-                if names.issuperset(wanted):
-                    return tuple(
-                        _npz_pair(archive, path, wanted[i], wanted[i + 1])
-                        for i in range(0, len(wanted), 2)
-                    )
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
-        raise DataError(f"{path}: expected a sound .npz, found a damaged one ({error})") from error
+    damaged = f"{path}: expected a sound .npz, found a damaged one"
+    with (
+        opened(path, idx.MAX_BYTES, DataError) as file,
+        parsing(DataError, damaged),
+        zipfile.ZipFile(file) as archive,
+    ):
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+        for wanted in (*_QUARTETS, *_PAIRS):
+            if names.issuperset(wanted):
+                return tuple(
+                    _npz_pair(archive, path, wanted[i], wanted[i + 1])
+                    for i in range(0, len(wanted), 2)
+                )
     raise DataError(
         f"{path}: expected the arrays {', '.join(_QUARTETS[0])} (or images, labels), "
         f"found {', '.join(sorted(names)[:6]) or 'none'}"
@@ -79,29 +87,46 @@ def read_csv(path: Path) -> Pair:
         DataError: no text, no rows, no label column, a value that is no whole number 0..255, rows
             of unequal length, or a number of pixels that is no square.
     """
-    raw = idx.read_bytes(path)
-    if idx.is_gzip(raw):
-        raw = idx.gunzip(raw, limit=idx.MAX_BYTES, source=path)
-    try:
-        lines = raw.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected a CSV file of text, found {error.reason}") from error
-    column = 0
-    if lines and not _NUMBER.match(lines[0]):
-        column = _label_column(lines[0], path)
-        lines = lines[1:]
-    if not any(line.strip() for line in lines):
-        raise DataError(f"{path}: expected rows of label and pixels, found none")
-    try:
-        table = np.loadtxt(lines, dtype=np.uint8, delimiter=",", comments=None, ndmin=2)
-    except ValueError as error:
-        found = str(error).split(";")[0].rstrip(".")
-        raise DataError(
-            f"{path}: expected rows of equal length with whole numbers 0..255, found: {found} "
-            "(rows are counted from the first row of numbers)"
-        ) from error
+    rule = f"{path}: expected rows of label and pixels"
+    with opened(path, idx.MAX_BYTES, DataError) as file, parsing(DataError, rule):
+        rows = _lines(file, path)
+        first = next(rows, "")
+        column = 0
+        if first and not _NUMBER.match(first):
+            column = _label_column(first, path)
+            first = next(rows, "")
+        if not first:
+            raise DataError(f"{rule}, found none")
+        try:
+            table = np.loadtxt(
+                itertools.chain([first], rows), np.uint8, delimiter=",", comments=None, ndmin=2
+            )
+        except ValueError as error:
+            found = str(error).split(";")[0].rstrip(".")
+            raise DataError(
+                f"{path}: expected rows of equal length with whole numbers 0..255, found: "
+                f"{found} (rows are counted from the first row of numbers)"
+            ) from error
     images = _square(np.delete(table, column, axis=1), path)
     return Pair(images, np.ascontiguousarray(table[:, column]), path, path)
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
+    """The lines of a text file, plain or gzip, that are not blank, read as they are asked for."""
+    packed = idx.is_gzip(file.read(2))
+    file.seek(0)
+    stream = gzip.GzipFile(fileobj=file) if packed else file
+    total = 0
+    with parsing(DataError, f"{path}: expected a CSV file of text, found another"):
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            total += len(line)
+            if len(line) > MAX_LINE_BYTES or total > idx.MAX_BYTES:
+                raise DataError(
+                    f"{path}: expected at most {MAX_LINE_BYTES:,} bytes in a line and "
+                    f"{idx.MAX_BYTES:,} in all, found more"
+                )
+            text = line.decode("utf-8" if total > len(line) else "utf-8-sig")
+            yield from (part for part in text.splitlines() if part.strip())
 
 
 def _label_column(header: str, path: Path) -> int:
@@ -144,27 +169,45 @@ def _npz_pair(archive: zipfile.ZipFile, path: Path, images_name: str, labels_nam
 
 def _npz_array(archive: zipfile.ZipFile, at: Path) -> NDArray[np.uint8]:
     """Read one array as bytes, having checked the type and size that its header claims."""
-    with archive.open(f"{at.name}.npy") as member:
-        shape, dtype = _npy_header(member)
-    if dtype.kind not in "ui":
-        raise DataError(
-            f"{at}: expected whole numbers 0..255 (uint8), found {dtype}; pixels in 0..1 must be "
-            "multiplied by 255 and rounded"
-        )
-    if min(shape, default=0) < 1 or math.prod(shape) * dtype.itemsize > idx.MAX_BYTES:
-        raise DataError(f"{at}: expected 1 to {idx.MAX_BYTES:,} bytes of data, found {list(shape)}")
-    with archive.open(f"{at.name}.npy") as member:
-        array = np.lib.format.read_array(member, allow_pickle=False)
+
+    def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if dtype.kind not in "ui":
+            raise DataError(
+                f"{at}: expected whole numbers 0..255 (uint8), found {dtype}; pixels in 0..1 must "
+                "be multiplied by 255 and rounded"
+            )
+
+    array = npy(archive, at.name, most_bytes=idx.MAX_BYTES, check=check)
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 255:
         raise DataError(f"{at}: expected whole numbers 0..255, found {low}..{high}")
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
-def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    version = np.lib.format.read_magic(member)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
-    return shape, dtype
+def npy(
+    archive: zipfile.ZipFile,
+    name: str,
+    *,
+    most_bytes: int,
+    check: Callable[[tuple[int, ...], np.dtype[Any]], None] | None = None,
+) -> NDArray[Any]:
+    """The array `name` of an npz archive, never unpickled; to be called within `files.parsing`.
+
+    What its header claims is judged before memory is taken: 1 to `most_bytes` bytes, and `check`.
+    """
+    with archive.open(f"{name}.npy") as member:
+        head = io.BytesIO(member.read(MAX_HEADER_BYTES))
+    version = np.lib.format.read_magic(head)
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(head)
+    if check is not None:
+        check(shape, dtype)
+    if min(shape, default=1) < 1 or math.prod(shape) * dtype.itemsize > most_bytes:
+        raise ValueError(f"{name}: expected 1 to {most_bytes:,} bytes of data, found {list(shape)}")
+    with archive.open(f"{name}.npy") as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+    return array

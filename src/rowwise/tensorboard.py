@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rowwise.errors import MissingExtra
+from rowwise.errors import importing
 from rowwise.events import Ended, EpochEnded, Event
 
 FOLDER = "tensorboard"
@@ -18,10 +18,8 @@ class EventFiles:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        try:
+        with importing("tensorboard", "tensorboard"):
             from tensorboard.summary import Writer
-        except ImportError:
-            raise MissingExtra("tensorboard", "tensorboard") from None
         self._folder = Path(folder) / FOLDER
         self._writer = Writer
         self._writers: dict[str, Any] = {}

@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from rowwise.bars import Bars
+from rowwise.errors import printable
 from rowwise.events import Ended, EpochEnded, Event, Started, Stepped, Validating
 from rowwise.runs import EpochMetrics
 
@@ -50,7 +51,7 @@ class Teller:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bar = Progress(
+        self._bar = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
@@ -59,13 +60,12 @@ class Teller:
             TextColumn("ETA"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=False),
             console=self._console,
-            transient=True,
         )
         self._task: TaskID | None = None
 
     def say(self, line: str) -> None:
         """Write a line above the bar."""
-        self._console.print(line, markup=False)
+        self._console.print(_shown(line), markup=False)
 
     def __call__(self, event: Event) -> None:
         """Tell an event."""
@@ -161,9 +161,18 @@ def teller(*, quiet: bool, as_json: bool) -> AnyTeller:
     return QuietTeller() if quiet else Teller()
 
 
+def write_line(text: str) -> None:
+    """Write a result to stdout, what a terminal might obey escaped."""
+    print(_shown(text))
+
+
 def to_stderr(line: str) -> None:
     """Write a line for people, not for programs."""
-    print(line, file=sys.stderr)
+    print(_shown(line), file=sys.stderr)
+
+
+def _shown(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def write_json(tree: Any) -> None:

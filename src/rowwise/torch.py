@@ -16,16 +16,14 @@ Second derivatives are those of single steps (`engines/torch_steps.py`).
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any, cast
 
 from rowwise.cells import CELLS, Activation, CellKind
-from rowwise.errors import EngineError, MissingExtra
+from rowwise.errors import EngineError, importing
 
-if importlib.util.find_spec("torch") is None:
-    raise MissingExtra("torch", "torch")
+with importing("torch", "torch"):
+    import torch
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence

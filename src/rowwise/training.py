@@ -143,7 +143,7 @@ def train(
     album.keep(out, loaded)
     if not as_json:
         accuracy = 100 * (result.test_accuracy or 0)
-        print(f"{folder}: test accuracy {accuracy:.2f} %, {result.sentence}")
+        terminal.write_line(f"{folder}: test accuracy {accuracy:.2f} %, {result.sentence}")
 
 
 def evaluate(
@@ -178,7 +178,7 @@ def evaluate(
         told |= {"accuracy": right / len(labels), "low": share.low, "high": share.high}
         terminal.write_json(told | {"loss": loss, "engine": choice.name})
         return
-    print(
+    terminal.write_line(
         f"{opened.folder.name} on {source}: {right:,} of {len(labels):,} right, "
         f"accuracy {100 * right / len(labels):.2f} % "
         f"(95 % interval {100 * share.low:.2f} to {100 * share.high:.2f}), "
@@ -216,8 +216,9 @@ def report(folder: options.ReportFolder = Path("study"), out: options.ReportOut 
     It is one HTML file that needs no other; its figures lie beside it as PNG and SVG.
     """
     from rowwise import report as reports
+    from rowwise import terminal
 
-    print(reports.write(folder, out=out))
+    terminal.write_line(str(reports.write(folder, out=out)))
 
 
 def data(
@@ -230,8 +231,12 @@ def data(
 
     Its classes and their counts, pixels, duplicates, and the mean image of each class.
     """
-    from rowwise import description, listing, terminal
+    from rowwise import description, files, listing, terminal
 
+    if out is not None and path is not None:
+        from rowwise import report as reports
+
+        files.check_outputs(reports.data_figures(out), [path])
     loaded = _load(dataset, path, terminal.to_stderr, substitute=True)
     told = description.describe(loaded)
     if as_json:
@@ -327,7 +332,7 @@ def _tell_network(experiment: Experiment, data: Dataset, *, as_json: bool) -> No
     if as_json:
         terminal.write_json(listing.network_rows(network))
     else:
-        print(network.summary())
+        terminal.write_line(network.summary())
 
 
 def _tell_study(out: Path, *, report: bool, as_json: bool) -> None:
@@ -342,4 +347,5 @@ def _tell_study(out: Path, *, report: bool, as_json: bool) -> None:
     if report:
         from rowwise import report as reports
 
-        print(f"report: {reports.write(out)}", file=sys.stderr if as_json else sys.stdout)
+        tell = terminal.to_stderr if as_json else terminal.write_line
+        tell(f"report: {reports.write(out)}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rowwise import drawing, files, wording
 from rowwise.drawing import INK, MUTED, PAPER, RULE, SERIES, SHOWN_CLASSES, axes, shorten, styled
-from rowwise.errors import ConfigError
+from rowwise.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +81,13 @@ def _why(drawn: Figure, explanation: Explanation, top: float, height: float) -> 
     _digit(field, explanation)
     left += FIELD + 34
     if len(explanation.beliefs):
-        _title(drawn, f"What {explanation.belief_model} believed by row", left, title, height)
+        _title(
+            drawn,
+            f"What {printable(explanation.belief_model)} believed by row",
+            left,
+            title,
+            height,
+        )
         film = _placed(drawn, left, top, FILM, FIELD, height)
         _film(film, explanation, ticks=True)
         _mark_decision(field, film, explanation)
@@ -95,14 +101,14 @@ def _head(drawn: Figure, explanation: Explanation, height: float) -> None:
     reading = explanation.reading
     wide = 0.0
     if reading.digit is not None:
-        label = shorten(reading.label, 12)
+        label = shorten(printable(reading.label), 12)
         wide = 30.0 * len(label) + 8 if len(label) < 3 else 19.0 * len(label) + 10
         size = 42 if len(label) < 3 else 30
         drawn.text(MARGIN / WIDTH, 1 - 50 / height, label, fontsize=size, fontweight="bold")
     x = (MARGIN + wide) / WIDTH
     drawn.text(x, 1 - 31 / height, verdict(reading), fontsize=13, fontweight="bold")
     page = f", page {reading.page}" if reading.page > 1 else ""
-    told = shorten(f"{Path(reading.name).name}{page}", 60)
+    told = shorten(f"{printable(Path(reading.name).name)}{page}", 60)
     if reading.digit is not None and reading.reason:
         told = f"{reading.reason}  ·  {told}"
     drawn.text(x, 1 - 49 / height, shorten(told, 110), fontsize=9.5, color=MUTED)
@@ -144,7 +150,7 @@ def _neighbours(
     for place, neighbour in enumerate(explanation.neighbours):
         on = _placed(drawn, left + place * cell, top, cell - 4, cell - 4, height)
         _picture(on, 255 - neighbour.picture)
-        on.set_xlabel(shorten(neighbour.label, 7), fontsize=10, labelpad=2, color=INK)
+        on.set_xlabel(shorten(printable(neighbour.label), 7), fontsize=10, labelpad=2, color=INK)
 
 
 def _mark_decision(field: Axes, film: Axes, explanation: Explanation) -> None:
@@ -181,15 +187,16 @@ def sheet(explanations: Sequence[Explanation], *, columns: int = 2) -> Figure:
 def _card(drawn: Figure, explanation: Explanation, left: float, top: float) -> None:
     width, height = (72 * inches for inches in drawn.get_size_inches())
     reading, side = explanation.reading, CARD_FIELD
-    label = f"{shorten(reading.label, 10)}   " if reading.digit is not None else ""
+    label = f"{shorten(printable(reading.label), 10)}   " if reading.digit is not None else ""
     if label:
         drawn.text(left / width, 1 - (top + 18) / height, label, fontsize=18, fontweight="bold")
     aside = left + (9 * len(label.strip()) + 10 if label else 0)
     told = verdict(reading)
     if explanation.decided_at is not None:
         end = int(explanation.beliefs[-1].argmax())
-        other = "" if end == reading.digit else f", for {explanation.classes[end]}"
-        told += f"; {explanation.belief_model} decided at row {explanation.decided_at}{other}"
+        other = "" if end == reading.digit else f", for {printable(explanation.classes[end])}"
+        who = printable(explanation.belief_model)
+        told += f"; {who} decided at row {explanation.decided_at}{other}"
     drawn.text(aside / width, 1 - (top + 17) / height, shorten(told, 70), fontsize=8.5)
     top += 26
     _picture(_placed(drawn, left, top, side, side, height), explanation.picture)
@@ -260,7 +267,7 @@ def _film(on: Axes, explanation: Explanation, *, ticks: bool) -> None:
     steps, classes = beliefs.shape
     if classes <= SHOWN_CLASSES:
         on.vlines(np.arange(1, classes) - 0.5, -0.5, steps - 0.5, color=RULE, linewidth=0.5)
-        names = [shorten(name, 3) for name in explanation.classes]
+        names = [shorten(printable(name), 3) for name in explanation.classes]
         on.set_xticks(range(classes), names, color=INK, fontsize=9 if ticks else 6)
         on.tick_params(axis="x", labeltop=True, labelbottom=False, pad=1)
     if ticks:

@@ -138,9 +138,12 @@ class Built {
  public:
   Built(const Sketch &sketch, int threads, int precision = 0) : sketch_(&sketch) {
     const Guarded<rowwise_layer> layers = sketch.layers();
-    handle_.reset(rowwise_new(layers.data(), sketch.count(), threads, precision));
+    rowwise_network *made = nullptr;
+    code = rowwise_new(layers.data(), sketch.count(), threads, precision, &made);
+    handle_.reset(made);
   }
   explicit operator bool() const { return handle_ != nullptr; }
+  int32_t code;  // of rowwise_new
   rowwise_network *handle() const { return handle_.get(); }
 
   void set(const Parameters &values, int slot = -1) const {

@@ -112,6 +112,58 @@ void trained_in_a_fork() {
   }
 }
 
+// --- unknown numbers ---------------------------------------------------------------------------
+
+void refuse(int32_t code, const std::string &what) {
+  check::that(code == ROWWISE_UNKNOWN, [&] { return what + text(": an unknown number gave the code %d", code); });
+}
+
+// A small network with one number replaced by `number`.
+void unknown_in_a_layer(int number) {
+  const std::vector<std::pair<std::string, std::function<void(rowwise_layer *)>>> changes{
+      {"kind", [&](rowwise_layer *layers) { layers[2].kind = number; }},
+      {"cell", [&](rowwise_layer *layers) { layers[1].cell = number; }},
+      {"recurrent activation", [&](rowwise_layer *layers) { layers[1].activation = number; }},
+      {"pool", [&](rowwise_layer *layers) { layers[2].pool = number; }},
+      {"activation", [&](rowwise_layer *layers) { layers[3].activation = number; }},
+  };
+  Sketch sketch("unknown");
+  const int x = sketch.reading({0, 1, 2, 3, 4, 5}, 2, 3);
+  sketch.dense(sketch.pool(sketch.recurrent(x, ROWWISE_LSTM, 5, ROWWISE_TANH, true), ROWWISE_MAX), 4);
+  for (const auto &[name, change] : changes) {
+    const Guarded<rowwise_layer> layers = sketch.layers();
+    change(layers.data());
+    rowwise_network *network = nullptr;
+    refuse(rowwise_new(layers.data(), sketch.count(), 1, 0, &network), name + text(" %d", number));
+    check::that(!network, [&] { return name + " is not built"; });
+  }
+  refuse(Built(sketch, 1, number).code, text("precision %d", number));
+}
+
+void unknown_numbers() {
+  for (int number : {-1, 8, 1 << 30}) unknown_in_a_layer(number);
+  const Sketch sketch = std::move(sketches().front());
+  const Data data(sketch, 4, 24);
+  const Built network = ready(sketch, 2);
+  const Parameters before = network.get();
+  for (int number : {-1, 4, 1 << 30}) {
+    Training training;
+    training.how.kind = number;
+    refuse(train(network, data, shuffled(4, 1), training).code, text("optimiser %d", number));
+    training.how = optimizer(ROWWISE_SGD, number);
+    refuse(train(network, data, shuffled(4, 1), training).code, text("clipping %d", number));
+    const Floats room(sketch.parameters[0].size());
+    refuse(rowwise_set(network.handle(), 0, number < 0 ? -2 : number, room.data()), text("slot %d", number));
+  }
+  check::that(network.get() == before, "what is refused moves nothing");
+  for (const auto &[cell, activation] : std::vector<std::pair<int, int>>{{3, ROWWISE_TANH}, {-1, ROWWISE_RELU}, {0, ROWWISE_LINEAR}, {1, ROWWISE_SIGMOID}}) {
+    const rowwise_recurrence shape{cell, activation, 0, 1, 2, 2, 2, 2};
+    const Floats enough(64);
+    float *any = enough.data();
+    refuse(rowwise_recur(&shape, any, any, any, any, any, any, any, any, any, nullptr), text("recurrence %d with %d", cell, activation));
+  }
+}
+
 // --- short of memory or threads ----------------------------------------------------------------
 
 // Calls `work` on what `make` makes, and lets each allocation of the call fail in turn, until one time
@@ -135,9 +187,11 @@ void short_of_memory_to_build() {
     for (int precision : {0, 1})
       fail_each("rowwise_new of " + sketch.name, [&]() -> std::function<int32_t()> {
         return [&] {
-          rowwise_network *network = rowwise_new(layers.data(), sketch.count(), 3, precision);
+          rowwise_network *network = nullptr;
+          const int32_t code = rowwise_new(layers.data(), sketch.count(), 3, precision, &network);
+          check::that((code == ROWWISE_DONE) == (network != nullptr), [&] { return sketch.name + ": it is built, or the code says why not"; });
           rowwise_free(network);
-          return network ? ROWWISE_DONE : ROWWISE_NO_MEMORY;
+          return code;
         };
       });
   }
@@ -200,6 +254,7 @@ void short_of_threads() {
 
 const Test of_cancelled_training{"failures: training cancelled", cancel_training};
 const Test of_cancelled_reading{"failures: reading cancelled", cancel_reading};
+const Test of_unknown{"failures: unknown numbers", unknown_numbers};
 const Test of_others{"failures: trained at once", trained_at_once};
 const Test of_forks{"failures: trained in a fork", trained_in_a_fork};
 const Test of_building{"failures: no memory to build", short_of_memory_to_build};

@@ -77,7 +77,7 @@ void run_case(const Sizes &z, const Wishes &wishes, check::Random &random) {
   const check::ReferenceCell exact(z, in);
   const Arrays arrays(in);
   const bool lstm = z.has_memory();
-  const rowwise_recurrence shape{(int)z.kind, z.relu, z.reverse, wishes.threads, z.steps, z.batch, z.inputs, z.units};
+  const rowwise_recurrence shape{(int)z.kind, z.relu ? ROWWISE_RELU : ROWWISE_TANH, z.reverse, wishes.threads, z.steps, z.batch, z.inputs, z.units};
   Numbers expected((std::size_t)z.steps * z.batch * z.units), expected_c((std::size_t)z.batch * z.units);
   for (int s = 0; s < z.steps; s++)
     for (int b = 0; b < z.batch; b++)
@@ -128,7 +128,7 @@ void tape_unused() {
   const Sizes z{CellKind::lstm, false, false, 3, 4, 5, 6};
   const CellInputs in = check::draw(z, false, random);
   const Arrays arrays(in);
-  const rowwise_recurrence shape{1, 0, 0, 2, z.steps, z.batch, z.inputs, z.units};
+  const rowwise_recurrence shape{ROWWISE_LSTM, ROWWISE_TANH, 0, 2, z.steps, z.batch, z.inputs, z.units};
   const Floats states((std::size_t)z.steps * z.batch * z.units);
   rowwise_tape *tape = nullptr;
   rowwise_recur(&shape, arrays.x.data(), arrays.kernel.data(), arrays.recurrent.data(), arrays.bias.data(), nullptr, nullptr, nullptr,

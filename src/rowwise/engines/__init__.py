@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,15 +21,19 @@ Array = NDArray[Any]
 EngineName = Literal["auto", "native", "plain", "torch"]
 Precision = Literal["float32", "bfloat16"]
 
+SYSTEM = Path("/")  # where the kernel's own files are
+
 # In the order in which `auto` asks them.
 TRAINING_ORDER = ("native", "torch")
 READING_ORDER = ("native", "plain")
 ENGINES = ("native", "plain", "torch")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
-# The cells and activations for which training in bfloat16 was shown equivalent to float32, and up
-# to how many time steps (docs/statistics.md; benchmarks/equivalence.py shows it again).
-SHOWN_HARMLESS = frozenset({("simple_rnn", "relu"), ("simple_rnn", "tanh"), ("lstm", "tanh")})
+# The cells, activations and units for which training in bfloat16 was shown equivalent to float32,
+# and up to how many time steps (docs/statistics.md; benchmarks/equivalence.py shows it again).
+SHOWN_HARMLESS = frozenset(
+    {("simple_rnn", "relu", 128), ("simple_rnn", "tanh", 128), ("lstm", "tanh", 128)}
+)
 SHOWN_STEPS = 28
 
 
@@ -205,14 +210,19 @@ def harmless_in_bfloat16(network: Network) -> str:
     """What of a network makes bfloat16 harmless, in a phrase, or "" where that is not shown.
 
     Shown by `benchmarks/equivalence.py` for networks whose recurrent layers are all of one of the
-    kinds in SHOWN_HARMLESS, at that many time steps or fewer.
+    kinds and widths in SHOWN_HARMLESS, at that many time steps or fewer. A narrower layer has less
+    to average its errors over, a wider one has longer sums: neither is shown by the other.
     """
-    layers = [node for node in network.nodes if isinstance(node.layer, config.Recurrent)]
-    kinds = {(n.layer.kind, n.layer.activation) for n in layers}  # type: ignore[union-attr]
-    steps = max((n.input_shapes[0][0] for n in layers), default=0)
-    if not kinds or not kinds <= SHOWN_HARMLESS or steps > SHOWN_STEPS:
+    layers = [
+        (node.layer, node.input_shapes[0][0])
+        for node in network.nodes
+        if isinstance(node.layer, config.Recurrent)
+    ]
+    kinds = {(layer.kind, layer.activation, layer.units) for layer, _ in layers}
+    if not kinds or not kinds <= SHOWN_HARMLESS or max(n for _, n in layers) > SHOWN_STEPS:
         return ""
-    return " and ".join(sorted(f"{kind} with {activation}" for kind, activation in kinds))
+    named = (f"{kind} of {units} units with {how}" for kind, how, units in sorted(kinds))
+    return " and ".join(named)
 
 
 def _choose_engine(name: str, network: Network, *, training: bool) -> Choice:
@@ -286,7 +296,17 @@ def slot_names(optimizer: config.Optimizer) -> tuple[str, ...]:
 
 
 def usable_cores() -> int:
-    """The physical cores that this process may use: its affinity, hyper-threads counted once."""
+    """The physical cores that this process may use: its affinity, hyper-threads counted once.
+
+    A container's share of processor time (the quota of its control group) counts like cores,
+    rounded up.
+    """
+    cores = _cores_by_affinity()
+    quota = _quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def _cores_by_affinity() -> int:
     logical = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if logical is None:
         return os.cpu_count() or 1
@@ -295,6 +315,42 @@ def usable_cores() -> int:
         listing = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         siblings.add(listing.read_text().strip() if listing.exists() else str(cpu))
     return max(1, len(siblings))
+
+
+def _quota() -> float | None:
+    """Cores' worth of processor time that the control groups of this process allow, or None.
+
+    Each group above limits it too. Inside a container the process' own group is often the root.
+    """
+    try:
+        lines = (SYSTEM / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # a system without control groups
+        return None
+    allowed: list[float] = []
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = SYSTEM / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        own = root / place.lstrip("/")
+        for group in (own, *own.parents):
+            if group == root or root in group.parents:
+                allowed += _quota_of(group)
+    return min(allowed, default=None)
+
+
+def _quota_of(group: Path) -> list[float]:
+    """A control group's own quota: version 2 has it in one file, version 1 in two."""
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        share = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # none, or "max"
+        return []
+    return [share] if share > 0 else []  # -1 is none
 
 
 def _module(name: str) -> Engine:

@@ -29,8 +29,17 @@ READING_BATCH = 64  # pictures that a thread reads at a time: their states stay 
 
 
 def why_not(network: Network, *, training: bool) -> str | None:
-    """Why this engine cannot serve, or None where it can: it runs every network there is."""
-    return core.why_not()
+    """Why this engine cannot serve, or None where it can."""
+    missing = core.why_not()
+    if missing is not None:
+        return missing
+    try:
+        Layers(network)
+        if training:
+            optimizer_of(network.experiment)
+    except EngineError as unknown:
+        return str(unknown)
+    return None
 
 
 def path() -> str:

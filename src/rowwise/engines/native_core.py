@@ -30,6 +30,7 @@ _DONE, _CANCELLED = 0, 1
 _FAILURES = {
     2: "there is not enough memory; reduce the batch, the units or the number of threads",
     3: "the system gave it no thread; reduce the number of threads",
+    4: "it has no layer, cell, activation, optimiser or slot of that number; take another --engine",
 }
 
 
@@ -75,7 +76,7 @@ def _finite(images: Array) -> NDArray[np.float32]:
     if not np.issubdtype(images.dtype, np.floating):
         raise EngineError(
             f"pictures are uint8, or floats in 0 to 1, got {images.dtype}; "
-            f"convert them with images.astype('float32')"
+            f"convert them with rowwise.pixels.arrays(images)"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
         kept = np.ascontiguousarray(images, np.float32)
@@ -129,11 +130,11 @@ class Core:
             raise EngineError(f"a precision is one of {known}, got {precision!r}")
         self._library = _declared(core.load(path))
         self._turn = threading.Lock()
-        self._handle = self._library.rowwise_new(
-            layers.array, layers.count, self.threads, engines.PRECISIONS.index(precision)
+        handle, kept = c_void_p(), engines.PRECISIONS.index(precision)
+        _succeed(
+            self._library.rowwise_new(layers.array, layers.count, self.threads, kept, byref(handle))
         )
-        if not self._handle:
-            raise EngineError(f"the native engine: {_FAILURES[2]}")
+        self._handle = handle
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
@@ -272,8 +273,12 @@ class Core:
         given = [_given(argument) for argument in arguments]
         with self._turn:
             code = getattr(self._library, name)(self._handle, *given)
-        if code not in (_DONE, _CANCELLED):
-            raise EngineError(f"the native engine: {_FAILURES[code]}")
+        _succeed(code)
+
+
+def _succeed(code: int) -> None:
+    if code not in (_DONE, _CANCELLED):
+        raise EngineError(f"the native engine: {_FAILURES[code]}")
 
 
 def _given(argument: Any) -> Any:
@@ -297,8 +302,11 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """The library with the types of its functions told."""
-    library.rowwise_new.argtypes = (ctypes.POINTER(LayerStruct), c_int32, c_int32, c_int32)
-    library.rowwise_new.restype = c_void_p
+    library.rowwise_new.argtypes = (
+        *(ctypes.POINTER(LayerStruct), c_int32, c_int32, c_int32),
+        ctypes.POINTER(c_void_p),
+    )
+    library.rowwise_new.restype = c_int32
     library.rowwise_free.argtypes = (c_void_p,)
     library.rowwise_free.restype = None
     for name, arguments in _SIGNATURES.items():

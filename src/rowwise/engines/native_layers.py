@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from ctypes import c_double, c_float, c_int32, c_void_p
 from typing import Any
 
@@ -10,18 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowwise import config
-from rowwise.cells import CELLS
 from rowwise.config import Experiment
+from rowwise.errors import EngineError
 from rowwise.network import READINGS, Join, Network, Node, Output, Picture, pixel_order
 
 Array = NDArray[Any]
 
-_CELLS = {kind: number for number, kind in enumerate(CELLS)}
-_ACTIVATIONS = {"linear": 0, "relu": 1, "tanh": 2, "sigmoid": 3}
+# The kinds that the core has, as `native/api.h` numbers them; whatever else is told as lacking.
+CELLS = {"simple_rnn": 0, "lstm": 1, "gru": 2}
+ACTIVATIONS = {"linear": 0, "relu": 1, "tanh": 2, "sigmoid": 3}
+RECURRENT_ACTIVATIONS = {kind: ACTIVATIONS[kind] for kind in ("relu", "tanh")}
 _OPTIMIZERS = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 3}
 _POOLS = {"mean": 0, "max": 1, "mean_max": 2}
 _CLIPPINGS = {"value": 1, "norm": 2, "global_norm": 3}
 _READING, _BATCH_NORM, _RECURRENT, _DENSE, _DROPOUT, _FLATTEN, _POOL, _JOIN = range(8)
+
+
+def number_of(what: str, kind: str, known: Mapping[str, int]) -> int:
+    """The core's number for a kind. Raises EngineError where it has no such kind."""
+    if kind not in known:
+        raise EngineError(f"the native core has no {what} {kind}; it has {', '.join(known)}")
+    return known[kind]
 
 
 class LayerStruct(ctypes.Structure):
@@ -74,6 +84,7 @@ class Layers:
     """A network's layers as the core takes them.
 
     With `states_of`, the layers end at that recurrent layer, and it gives every state.
+    Raises EngineError for a layer, cell or activation that the core has not.
     """
 
     def __init__(self, network: Network, *, states_of: str | None = None) -> None:
@@ -102,14 +113,16 @@ class Layers:
                 return self._append(
                     _RECURRENT,
                     inputs,
-                    cell=_CELLS[layer.kind],
+                    cell=number_of("cell", layer.kind, CELLS),
                     units=layer.units,
-                    activation=_ACTIVATIONS[layer.activation],
+                    activation=number_of(
+                        "recurrent activation", layer.activation, RECURRENT_ACTIVATIONS
+                    ),
                     bidirectional=layer.bidirectional,
                     sequences=layer.return_sequences or all_states,
                 )
             case config.Dense(units=units, activation=activation):
-                kind = _ACTIVATIONS[activation]
+                kind = number_of("activation", activation, ACTIVATIONS)
                 return self._append(_DENSE, inputs, units=units, activation=kind)
             case Output():
                 return self._append(_DENSE, inputs, units=self._network.classes)
@@ -118,10 +131,10 @@ class Layers:
             case config.Flatten():
                 return self._append(_FLATTEN, inputs)
             case config.Pool(by=by):
-                return self._append(_POOL, inputs, pool=_POOLS[by])
+                return self._append(_POOL, inputs, pool=number_of("pool", by, _POOLS))
             case Join():
                 return self._append(_JOIN, inputs)
-        raise TypeError(f"{node.layer!r} is not a layer")
+        raise EngineError(f"the native core has no layer {node.name} ({type(node.layer).__name__})")
 
     def _input(self, name: str) -> int:
         """The place of the layer of that name; the picture itself is read by rows."""
@@ -145,13 +158,13 @@ class Layers:
 
 
 def optimizer_of(experiment: Experiment) -> OptimizerStruct:
-    """How an experiment moves its weights."""
+    """How an experiment moves its weights. Raises EngineError where the core cannot do that."""
     given = experiment.optimizer.model_dump()
     named = {key for key, _ in OptimizerStruct._fields_} - {"kind"}
     clipping = experiment.clipping
     return OptimizerStruct(
-        kind=_OPTIMIZERS[experiment.optimizer.kind],
-        clip=_CLIPPINGS[clipping.by] if clipping else 0,
+        kind=number_of("optimiser", experiment.optimizer.kind, _OPTIMIZERS),
+        clip=number_of("clipping", clipping.by, _CLIPPINGS) if clipping else 0,
         clip_limit=clipping.limit if clipping else 0,
         **{key: value for key, value in given.items() if key in named},
     )

@@ -17,17 +17,18 @@ from torch import Tensor
 
 from rowwise import core
 from rowwise.cells import CELLS, Activation, CellKind
-from rowwise.engines import torch_steps
+from rowwise.engines import native_layers, torch_steps
+from rowwise.engines.native_layers import number_of
 from rowwise.engines.torch_steps import Given
 from rowwise.errors import EngineError
 
 MOST = 2**30  # steps, sequences, inputs or gates' columns: the core counts them in 32 bits
 MOST_THREADS = 256
 
-_CELLS = {kind: number for number, kind in enumerate(CELLS)}
 _FAILURES = {
     2: "there is not enough memory; reduce the batch, the steps or the units",
     3: "the system gave it no thread; reduce their number with torch.set_num_threads",
+    4: "it has no cell or activation of that number",
 }
 
 
@@ -36,7 +37,16 @@ class _Shape(ctypes.Structure):
 
     _fields_ = tuple(
         (name, c_int32)
-        for name in ("cell", "relu", "reverse", "threads", "steps", "batch", "inputs", "units")
+        for name in (
+            "cell",
+            "activation",
+            "reverse",
+            "threads",
+            "steps",
+            "batch",
+            "inputs",
+            "units",
+        )
     )
 
 
@@ -171,8 +181,11 @@ def _checked(way: Way, given: Given) -> _Shape:
     if min(inputs, units) < 1 or max(sizes) > MOST:
         raise EngineError(f"the sizes T, B, I, G·H are at most {MOST:,}, got {sizes}")
     threads = min(torch.get_num_threads(), MOST_THREADS)
-    relu = way.activation == "relu"
-    return _Shape(_CELLS[way.kind], relu, way.reverse, threads, steps, batch, inputs, units)
+    kind = number_of("cell", way.kind, native_layers.CELLS)
+    activation = number_of(
+        "recurrent activation", way.activation, native_layers.RECURRENT_ACTIVATIONS
+    )
+    return _Shape(kind, activation, way.reverse, threads, steps, batch, inputs, units)
 
 
 def _blank(like: Tensor) -> Tensor:
@@ -181,6 +194,11 @@ def _blank(like: Tensor) -> Tensor:
 
 def _given(tensor: Tensor | None) -> _Array | None:
     return None if tensor is None else _Array(tensor)
+
+
+def knows(kind: str, activation: str) -> bool:
+    """Whether the core has this cell with this activation."""
+    return kind in native_layers.CELLS and activation in native_layers.RECURRENT_ACTIVATIONS
 
 
 def library(path: str | None = None) -> ctypes.CDLL | str:

@@ -308,7 +308,8 @@ def recur(
     if torch_steps.observer(*given):
         return torch_steps.recur(kind, activation, given, reverse=reverse)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
-    if why_not_native(x) is None if path is None else path:
+    runs_natively = native_recurrence.knows(kind, activation) and why_not_native(x) is None
+    if runs_natively if path is None else path:
         way = native_recurrence.Way(kind, activation, reverse, path)
         read = native_recurrence.NativeRecurrence.apply(way, keep, *given)  # type: ignore[no-untyped-call]
         return cast(tuple[Tensor, Tensor | None], read)

@@ -21,12 +21,12 @@ void copy_row(const Layout &layout, Sequence value, int rows, int row, float *to
 
 }  // namespace
 
-rowwise_network *rowwise_new(const rowwise_layer *layers, int32_t count, int32_t threads, int32_t precision) {
-  try {
-    return new rowwise_network{Network(layers, count, threads, (Precision)precision)};
-  } catch (...) {
-    return nullptr;
-  }
+int32_t rowwise_new(const rowwise_layer *layers, int32_t count, int32_t threads, int32_t precision,
+                    rowwise_network **network) {
+  return outcome_of([&] {
+    *network = new rowwise_network{Network(layers, count, threads, (Precision)known(precision, 2))};
+    return true;
+  });
 }
 
 void rowwise_free(rowwise_network *network) { delete network; }

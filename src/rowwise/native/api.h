@@ -2,7 +2,8 @@
 //
 // Every pointer is borrowed for the length of the call unless a line says otherwise; arrays are
 // C-contiguous; sizes have been checked by the caller, in Python. Functions return 0, or one of
-// the codes below. Nothing here is called by two threads on one handle at the same time.
+// the codes below; ROWWISE_UNKNOWN is for a number that names no kind of what it should (layer, cell,
+// activation, pool, optimiser, clipping, precision, slot). Nothing here is called by two threads on one handle at the same time.
 #pragma once
 
 #include <stdint.h>
@@ -11,7 +12,7 @@
 
 extern "C" {
 
-enum { ROWWISE_DONE = 0, ROWWISE_CANCELLED = 1, ROWWISE_NO_MEMORY = 2, ROWWISE_REFUSED = 3 };
+enum { ROWWISE_DONE = 0, ROWWISE_CANCELLED = 1, ROWWISE_NO_MEMORY = 2, ROWWISE_REFUSED = 3, ROWWISE_UNKNOWN = 4 };
 
 enum {
   ROWWISE_READING = 0,
@@ -23,6 +24,7 @@ enum {
   ROWWISE_POOL = 6,
   ROWWISE_JOIN = 7
 };
+enum { ROWWISE_SIMPLE_RNN = 0, ROWWISE_LSTM = 1, ROWWISE_GRU = 2 };
 enum { ROWWISE_LINEAR = 0, ROWWISE_RELU = 1, ROWWISE_TANH = 2, ROWWISE_SIGMOID = 3 };
 enum { ROWWISE_MEAN = 0, ROWWISE_MAX = 1, ROWWISE_MEAN_MAX = 2 };
 enum { ROWWISE_SGD = 0, ROWWISE_RMSPROP = 1, ROWWISE_ADAM = 2, ROWWISE_ADAMW = 3 };
@@ -37,9 +39,9 @@ typedef struct {
   const int32_t *order;   // reading: [steps * features], the pixel at each step and place; -1: a zero
   int32_t steps;          // reading
   int32_t features;       // reading: pixels a step
-  int32_t cell;           // recurrent: 0 simple RNN, 1 LSTM, 2 GRU
+  int32_t cell;           // recurrent: one of the above
   int32_t units;          // recurrent, dense
-  int32_t activation;     // recurrent, dense
+  int32_t activation;     // dense; recurrent: ReLU or tanh
   int32_t bidirectional;  // recurrent
   int32_t sequences;      // recurrent: give every state, not the last alone
   int32_t pool;           // pool: one of the above
@@ -77,10 +79,10 @@ typedef struct {
 typedef struct rowwise_network rowwise_network;
 
 // Builds a network with all parameters zero, to be run by `threads` threads; the products of its
-// training are in float32 (0) or bfloat16 (1). The handle is owned by the caller, who gives it back to
-// rowwise_free. Null where memory is short.
-ROWWISE_EXPORT rowwise_network *rowwise_new(const rowwise_layer *layers, int32_t count, int32_t threads,
-                                            int32_t precision);
+// training are in float32 (0) or bfloat16 (1). *network: out, owned by the caller, who gives it back to
+// rowwise_free; untouched where it could not be built.
+ROWWISE_EXPORT int32_t rowwise_new(const rowwise_layer *layers, int32_t count, int32_t threads, int32_t precision,
+                                   rowwise_network **network);
 ROWWISE_EXPORT void rowwise_free(rowwise_network *network);
 
 // Copies parameter `index` (slot -1), or its optimiser slot 0 or 1, in or out; row-major float32 in
@@ -115,7 +117,7 @@ ROWWISE_EXPORT int32_t rowwise_evaluate(rowwise_network *network, const rowwise_
 // --- one direction of a recurrent layer, for a caller who keeps the network himself --------------
 
 typedef struct {
-  int32_t cell, relu, reverse, threads;
+  int32_t cell, activation, reverse, threads;
   int32_t steps, batch, inputs, units;
 } rowwise_recurrence;
 

@@ -13,7 +13,7 @@ namespace rowwise {
 // The version of the C interface: it grows by one with every change of an exported function or of
 // a struct that such a function takes. core.py holds the same number and refuses a library that
 // answers with another one.
-constexpr std::int32_t ABI = 1;
+constexpr std::int32_t ABI = 2;
 
 // What rowwise_cpu() answers: groups of instructions that processor and operating system both have.
 enum Feature : std::int32_t {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "outcome.h"
 #include "random.h"
 
 namespace rowwise {
@@ -68,7 +69,7 @@ void clear_padding(float *last_panel, int used, int rows) {
 
 }  // namespace
 
-Dense::Dense(Store &store, const Node &input, int units, int activation) : activation_(activation) {
+Dense::Dense(Store &store, const Node &input, int units, int activation) : activation_(known(activation, 4)) {
   inputs = {&input};
   wants_gradient = true;
   layout = Layout::plain(input.layout.steps, units);
@@ -198,7 +199,7 @@ void Flatten::forward(Pass &pass) const {
   mine.gradient = {before.gradient.data, step};
 }
 
-Pool::Pool(const Node &input, int pool) : mean_(pool != ROWWISE_MAX), largest_(pool != ROWWISE_MEAN) {
+Pool::Pool(const Node &input, int pool) : mean_(known(pool, 3) != ROWWISE_MAX), largest_(pool != ROWWISE_MEAN) {
   inputs = {&input};
   const Layout &from = input.layout;
   for (int part = 0; part < mean_ + largest_; part++)

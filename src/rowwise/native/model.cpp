@@ -4,6 +4,7 @@
 
 #include "batch_norm.h"
 #include "layers.h"
+#include "outcome.h"
 #include "recurrent_layer.h"
 
 namespace rowwise {
@@ -36,8 +37,9 @@ std::unique_ptr<Node> Model::make_node(const rowwise_layer &layer) {
     case ROWWISE_DROPOUT: return std::make_unique<Dropout>(*inputs[0], layer.rate);
     case ROWWISE_FLATTEN: return std::make_unique<Flatten>(*inputs[0]);
     case ROWWISE_POOL: return std::make_unique<Pool>(*inputs[0], layer.pool);
-    default: return std::make_unique<Join>(std::move(inputs));
+    case ROWWISE_JOIN: return std::make_unique<Join>(std::move(inputs));
   }
+  throw Unknown();
 }
 
 std::vector<std::unique_ptr<Space>> Model::spaces(int rows, Mode mode) const {

@@ -63,7 +63,7 @@ inline void sgd(const rowwise_optimizer &o, double rate, float *p, const float *
   }
 }
 
-// Slots: Adam's m and v; RMSprop's v and b; SGD's b, as slot 0 and 1.
+// Slots: Adam's m and v; RMSprop's v and b; SGD's b, as slot 0 and 1. `o.kind` is known.
 inline void optimize(const rowwise_optimizer &o, double rate, std::int64_t step, float *p, const float *g,
                      float *slot_0, float *slot_1, std::size_t first, std::size_t last) {
   switch (o.kind) {
@@ -71,7 +71,7 @@ inline void optimize(const rowwise_optimizer &o, double rate, std::int64_t step,
     case ROWWISE_ADAMW:
       return adam(o, rate, step, (float)(1 - rate * o.weight_decay), p, g, slot_0, slot_1, first, last);
     case ROWWISE_RMSPROP: return rmsprop(o, rate, p, g, slot_0, slot_1, first, last);
-    default: return sgd(o, rate, p, g, slot_0, first, last);
+    case ROWWISE_SGD: return sgd(o, rate, p, g, slot_0, first, last);
   }
 }
 

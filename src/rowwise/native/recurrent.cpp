@@ -452,8 +452,9 @@ std::unique_ptr<Direction> direction_of(CellKind kind, bool relu) {
   switch (kind) {
     case CellKind::simple_rnn: return direction_of<SimpleRnn>(relu);
     case CellKind::lstm: return direction_of<Lstm>(relu);
-    default: return direction_of<Gru>(relu);
+    case CellKind::gru: return direction_of<Gru>(relu);
   }
+  throw Unknown();
 }
 
 }  // namespace

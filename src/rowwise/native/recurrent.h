@@ -16,10 +16,15 @@
 
 #include "gemm.h"
 #include "half.h"
+#include "outcome.h"
 
 namespace rowwise {
 
-enum class CellKind { simple_rnn = 0, lstm = 1, gru = 2 };
+enum class CellKind { simple_rnn = ROWWISE_SIMPLE_RNN, lstm = ROWWISE_LSTM, gru = ROWWISE_GRU };
+
+// A number of the C interface as a cell, or whether it is ReLU and not tanh; throws Unknown.
+inline CellKind cell_kind(int number) { return (CellKind)known(number, 3); }
+inline bool is_relu(int activation) { return known(activation, 2, ROWWISE_RELU) == ROWWISE_RELU; }
 
 // Whether the caller wants a pass to end early. One thread that has seen the caller's word tells the
 // others, so that all of them agree at the next barrier.

@@ -6,7 +6,7 @@ namespace rowwise {
 
 RecurrentLayer::RecurrentLayer(Store &store, const Node &input, const rowwise_layer &settings, BatchNorm *norm,
                                Precision precision)
-    : kind_((CellKind)settings.cell),
+    : kind_(cell_kind(settings.cell)),
       units_(settings.units),
       sequences_(settings.sequences),
       norm_(norm),
@@ -18,7 +18,7 @@ RecurrentLayer::RecurrentLayer(Store &store, const Node &input, const rowwise_la
   layout.panels = ways * panels();
   for (int w = 0; w < ways; w++) {
     for (int u = 0; u < units_; u++) layout.place.push_back(w * panels() * PANEL + u);
-    ways_.push_back(make_way(store, settings.activation == ROWWISE_RELU, w == 1));
+    ways_.push_back(make_way(store, is_relu(settings.activation), w == 1));
   }
 }
 

@@ -98,7 +98,7 @@ class Recurrence {
   void backward(Part &part, const float *d_states, const float *d_c_last, const Filled &filled) const;
   void collect(const Filled &filled);
 
-  CellKind kind() const { return (CellKind)shape_.cell; }
+  CellKind kind() const { return cell_kind(shape_.cell); }
   int gate_columns() const { return gates_of(kind()) * panels_of(shape_.units) * PANEL; }
   int input_rows() const { return panels_of(shape_.inputs) * PANEL; }
   int unit_rows() const { return panels_of(shape_.units) * PANEL; }
@@ -126,7 +126,7 @@ class Recurrence {
 Recurrence::Recurrence(const rowwise_recurrence &shape, bool kept)
     : shape_(shape),
       kept_(kept),
-      direction_(make_direction(kind(), shape.relu, shape.steps, shape.units, shape.reverse)),
+      direction_(make_direction(kind(), is_relu(shape.activation), shape.steps, shape.units, shape.reverse)),
       inputs_(Columns::plain(shape.inputs)),
       units_(Columns::plain(shape.units)),
       gates_(kind(), shape.units),

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "optimizer.h"
+#include "outcome.h"
 
 namespace rowwise {
 
@@ -13,6 +14,7 @@ Network::Network(const rowwise_layer *layers, int count, int threads, Precision 
     : model_(layers, count, precision), threads_(threads), workers_(threads) {}
 
 float *Network::arena(int slot) {
+  known(slot, 4, -1);
   if (slot < 0) return model_.store.values.data();
   if (slot == 2) return workers_[0].gradients.data();
   if (!slots_[slot].size()) slots_[slot] = Buffer(model_.store.size);
@@ -114,6 +116,8 @@ void Network::refresh(Mode mode) {
 }
 
 bool Network::train(Training &training) {
+  known(training.optimizer.kind, 4);
+  known(training.optimizer.clip, 4);
   const int rows = filled((training.batch + threads_ - 1) / threads_, model_.precision);
   prepare(Mode::training, rows, threads_);
   arena(0);

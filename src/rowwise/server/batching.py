@@ -196,7 +196,7 @@ def _readings(recogniser: Recogniser, jobs: Sequence[_Job]) -> list[list[Result]
             prepared += [(place, one) for one in content]
     if fields:
         arrays = np.concatenate([field for _, field in fields])
-        readings = iter(recogniser.read_many(arrays))
+        readings = iter(recogniser.read_fields(arrays))
         for place, field in fields:
             found[place] += [next(readings) for _ in field]
     for (place, _), outcome in zip(

@@ -16,6 +16,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from rowwise import pixels
 from rowwise.server.problems import Problem, busy, malformed, too_large, unreadable
 
 Array = NDArray[Any]
@@ -151,7 +152,8 @@ def many_pictures(
             raise unreadable(f"{key} is a list, got {_kind(values)}")
         _check_count(len(values), most)
         take = _from_base64 if key == "pictures" else _grey
-        return [_or_problem(take, value, f"{key}[{i}]") for i, value in enumerate(values)]
+        found = [_or_problem(take, value, f"{key}[{i}]") for i, value in enumerate(values)]
+        return _in_one_range(found)
     files = _files(body, "pictures", most=most)
     _check_count(len(files), most)
     return [_or_problem(_filled, data, f"pictures[{i}]") for i, data in enumerate(files)]
@@ -181,7 +183,7 @@ def _raw(data: bytes, *, most: int, shape: tuple[int, int]) -> Array:
             f"{len(data):,} bytes in all; send whole pictures, a byte a pixel"
         )
     _check_count(count, most)
-    return np.frombuffer(data, np.uint8).reshape(count, rows, columns)
+    return pixels.arrays(np.frombuffer(data, np.uint8).reshape(count, rows, columns))
 
 
 def _filled(data: bytes, where: str) -> bytes:
@@ -233,6 +235,21 @@ def _array(value: Any, where: str, axes: int) -> Array:
     if found is None or found.ndim != axes or found.dtype.kind not in "buif":
         raise unreadable(f"{where} is a list of rows of as many numbers each, 0 to 255")
     return found
+
+
+def _in_one_range(found: list[bytes | Array | Problem]) -> list[bytes | Array | Problem]:
+    """Arrays whose numbers mean, each alone, what they mean in the range of all together."""
+    highest = [float(one.max(initial=0)) for one in found if isinstance(one, np.ndarray)]
+    if max(highest, default=0) < 2:
+        return found
+    deep = max(highest) > 256
+
+    def ranged(one: Array) -> Array:
+        if one.min(initial=0) >= 0 and deep and one.max(initial=0) <= 255:
+            one = np.rint(one / 257)
+        return one * 0 if one.min(initial=0) >= 0 and one.max(initial=0) <= 1 else one
+
+    return [ranged(one) if isinstance(one, np.ndarray) else one for one in found]
 
 
 def _kind(value: Any) -> str:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rowwise import image_files
 from rowwise.explain import Explanation
 from rowwise.flip import NO_FLIP
-from rowwise.recognise import Reading, Recogniser
+from rowwise.image_files import Picture
+from rowwise.recognise import Recogniser
 from rowwise.server.answers import plain_reading
 from rowwise.server.problems import busy
 
@@ -56,19 +57,20 @@ def explained(
 
     Raises PictureError, ModelError.
     """
-    reading = recogniser.read(image_files.picture(source, max_pixels=max_pixels))
+    picture = image_files.picture(source, max_pixels=max_pixels)
     told: dict[str, Any] = {}
     if why:
-        told["explanation"] = plain(reading.explain())
+        told["explanation"] = plain(recogniser.explain(picture))
     if flip:
-        told |= flipped(reading)
+        told |= flipped(recogniser, picture)
     return told
 
 
-def flipped(reading: Reading) -> dict[str, Any]:
+def flipped(recogniser: Recogniser, picture: Picture) -> dict[str, Any]:
     """A small change that makes it another digit, as plain data, or why there is none."""
-    found = reading.flip()
+    found = recogniser.flip(picture)
     if found is None:
+        reading = recogniser.read(picture)
         return {"flip": None, "why_no_flip": reading.reason if reading.digit is None else NO_FLIP}
     changed = {
         "picture": png(found.picture),

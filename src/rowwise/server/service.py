@@ -151,7 +151,7 @@ def _prepare(source: Source, max_pixels: int) -> list[Prepared]:
     if isinstance(source, bytes) and _PDF in source[:1024]:
         # No limit of pixels or bytes bounds what drawing a page takes.
         error = PictureError("pictures are read over HTTP, got a PDF; send its page as a picture")
-        return [Prepared("", 1, None, error, None)]
+        return [Prepared("", 1, None, error)]
     return prepare(source, max_pixels=max_pixels)
 
 
