@@ -66,6 +66,7 @@ HOMES = {
         "paper",
         "image_files",
         "raster",
+        "pixels",
     },
     "pypdfium2": {"image_files"},
     "pillow_heif": {"image_files"},
@@ -270,7 +271,7 @@ TEXTS = sorted(
     for path in (*ROOT.glob("*"), *(p for folder in FOLDERS for p in (ROOT / folder).rglob("*")))
     if path.is_file()
     and path.suffix in ("", ".py", ".md", ".toml", ".txt", ".html", ".json", ".ipynb", ".svg")
-    and not {"__pycache__", ".hypothesis", "rowwise.egg-info"} & set(path.parts)
+    and not {"__pycache__", ".git", ".hypothesis", "rowwise.egg-info"} & set(path.parts)
 )
 # Written in pieces, so that this file does not find itself.
 FOREIGN = re.compile(

@@ -161,24 +161,19 @@ class Checkpoint:
 
     def check(self, network: Network, slots: Sequence[str]) -> None:
         """Raise RunError unless it holds all that a training of this network does, and no more."""
-        experiment, parameters = network.experiment, network.parameters
-        wanted = {name: p.shape for name, p in parameters.items()}
-        trained = {name: p.shape for name, p in parameters.items() if p.trainable}
-        for slot in slots:
-            wanted |= {f"slots/{slot}/{name}": shape for name, shape in trained.items()}
-        if experiment.averaging:
-            wanted |= {f"average/{name}": p.shape for name, p in parameters.items()}
-        arrays = self.state | {f"average/{name}": value for name, value in self.average.items()}
-        held = {name: value.shape for name, value in arrays.items()}
+        shapes = {name: p.shape for name, p in network.parameters.items()}
+        trained = [name for name, p in network.parameters.items() if p.trainable]
+        wanted = shapes | {f"slots/{s}/{name}": shapes[name] for s in slots for name in trained}
+        if network.experiment.averaging:
+            wanted |= {f"average/{name}": shape for name, shape in shapes.items()}
+        held = {name: value.shape for name, value in self.state.items()}
+        held |= {f"average/{name}": value.shape for name, value in self.average.items()}
         for name in sorted(wanted.keys() | held.keys()):
-            need, got = (
-                f"it with {name} {list(of[name])}" if name in of else f"it without {name}"
-                for of in (wanted, held)
-            )
+            need, got = (list(of[name]) if name in of else "none" for of in (wanted, held))
             if need != got:
                 raise RunError(
-                    f"the checkpoint of {experiment.name} is damaged: this training needs {need}, "
-                    f"got {got}; choose another --out"
+                    f"the checkpoint of {network.experiment.name} is damaged: the shape of {name} "
+                    f"must be {need}, got {got}; choose another --out"
                 )
 
 
@@ -267,9 +262,8 @@ class Run:
         """The network's weights. Raises RunError where there are none or they do not fit."""
         path = self.folder / WEIGHTS
         if not path.exists():
-            hint = (
-                "go on with --resume" if (self.folder / CHECKPOINT).exists() else "train it again"
-            )
+            resumable = (self.folder / CHECKPOINT).exists()
+            hint = "go on with --resume" if resumable else "train it again"
             raise RunError(f"{self.folder} has no {WEIGHTS}: this run is {self.status}; {hint}")
         weights, _ = tensors.read(path, WEIGHTS_FORMAT)
         return self._check(weights, path)
