@@ -24,7 +24,6 @@ from PIL import Image
 from rowwise.recognise import Recogniser
 from rowwise.server import Application, create_app
 from rowwise.server.configuration import Configuration
-from rowwise.server.log import Log
 
 PNG = {"content-type": "image/png"}
 RAW = {"content-type": "application/octet-stream"}
@@ -45,9 +44,8 @@ def recognisers(**card: Any) -> dict[str, Recogniser]:
     return {model.name: Recogniser(model, threads=1) for model in models}
 
 
-def application(log: Log | None = None, *, models: Any = None, **settings: Any) -> Application:
-    made = Configuration(**settings)
-    return create_app(made, recognisers=models or recognisers(), log=log)
+def application(*, models: Any = None, **settings: Any) -> Application:
+    return create_app(Configuration(**settings), recognisers=models or recognisers())
 
 
 class Client:
@@ -157,6 +155,23 @@ def served(folder: Path, *arguments: Any, **environment: str) -> Iterator[Proces
         process._reader.join(timeout=10)
         assert process.process.stderr is not None
         process.process.stderr.close()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started, of the system's table."""
+    return [one for one, (state, parent) in processes().items() if parent == pid and state != "Z"]
+
+
+def processes() -> dict[int, tuple[str, int]]:
+    """State and parent of every process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it has just ended
+            continue
+        found[int(path.parent.name)] = state, int(parent)
+    return found
 
 
 def until(true: Any, seconds: float = 20.0) -> Any:

@@ -303,11 +303,11 @@ def test_candidates_come_in_the_order_of_their_odds_and_differ():
 def beside(*digits: int, gap: int = 40, width: float = 0.11) -> np.ndarray:
     """Digits in a row on paper."""
     inks = [made_pictures.cut_to_ink(made_pictures.drawn(d, width=width)) for d in digits]
-    high = max(ink.shape[0] for ink in inks)
+    high = max(map(len, inks))
     between = np.zeros((high, gap), np.float32)
     cells: list[np.ndarray] = [between]
-    for ink in inks:
-        cells += [np.pad(ink, ((0, high - len(ink)), (0, 0))), between]
+    for cell in inks:
+        cells += [np.pad(cell, ((0, high - len(cell)), (0, 0))), between]
     row = np.pad(np.concatenate(cells, 1), 50)
     return made_pictures.as_bytes(made_pictures.mixed(row, 230, 40))
 

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import made_models
+import made_pictures
 import numpy as np
 import pytest
 from made_models import field, page
@@ -22,6 +23,7 @@ from PIL import Image
 
 from rowwise import core, image, image_files
 from rowwise.errors import ModelError, PictureError
+from rowwise.image import Candidate, Normalised
 from rowwise.recognise import FIRST_WINDOW, Recogniser
 
 PAGE = page(5)
@@ -441,3 +443,51 @@ def test_recognising_imports_nothing_heavy():
     code = f"import sys, rowwise.recognise; print([m for m in {heavy} if m in sys.modules])"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "[]"
+
+
+# --- several candidates -----------------------------------------------------------------------
+
+
+def candidates(*odds: float) -> tuple[Candidate, ...]:
+    return tuple(Candidate(np.zeros((28, 28), np.uint8), one, "") for one in odds)
+
+
+def test_candidates_that_disagree_leave_doubt():
+    sure = np.array([[0.999, 0.001], [0.001, 0.999]], np.float32)
+    weights = Recogniser.weights(candidates(1.0, 1.0), sure)
+    np.testing.assert_allclose(weights, 0.5)
+    assert (weights @ sure).max() < 0.6
+    agreed = Recogniser.weights(candidates(1.0, 0.5), sure[[0, 0]])
+    assert (agreed @ sure[[0, 0]]).max() == pytest.approx(0.999)
+
+
+def test_a_candidate_that_looks_like_no_digit_counts_for_little():
+    told = np.array([[0.5, 0.5], [0.001, 0.999]], np.float32)
+    weights = Recogniser.weights(candidates(1.0, 1.0), told)
+    assert weights[1] > 0.99
+    assert (weights @ told).argmax() == 1
+    trusted = Recogniser.weights(candidates(1.0, 1e-6), told)
+    assert trusted[0] > 0.99, "but odds count"
+
+
+@pytest.fixture(scope="module")
+def rows() -> Recogniser:
+    return Recogniser.load("rows", threads=2)
+
+
+def test_a_doubt_of_the_normaliser_is_the_reason(rows):
+    digit = made_pictures.mnist_like(made_pictures.drawn(7, width=0.11))
+    sure = Normalised((Candidate(digit, 1.0, ""),))
+    doubted = Normalised(sure.candidates, doubt="several digits: two")
+    one, two = rows.read_normalised(sure, "a"), rows.read_normalised(doubted, "b")
+    assert (one.digit, one.confidence) == (two.digit, two.confidence)
+    assert not two.accepted
+    assert two.reason == "several digits: two"
+
+
+def test_the_candidate_that_counts_most_is_the_picture_that_was_read(rows):
+    seven, four = (made_pictures.mnist_like(made_pictures.drawn(d, width=0.11)) for d in (7, 4))
+    both = Normalised((Candidate(seven, 0.01, "one"), Candidate(four, 1.0, "two")))
+    read = rows.read_normalised(both, "picture")
+    assert read.digit == 4
+    np.testing.assert_array_equal(read.picture, four)

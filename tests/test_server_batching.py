@@ -150,6 +150,34 @@ def test_what_was_given_up_harms_nobody():
     made.stop()
 
 
+def test_single_pictures_go_before_many_and_many_go_on():
+    watched = Watched()
+    many = np.stack(FIELDS[:4])
+    contents = [png(FIELDS[0]), many, many, *[png(one) for one in FIELDS[:6]]]
+    told = read_together(batcher(batch=4), watched, contents)
+    assert watched.counts == [1, 8, 6]  # four and four, two and four
+    assert [len(one) for one in told] == [1, 4, 4, *[1] * 6]
+
+
+def test_what_was_given_up_is_not_read():
+    watched, made = Watched(), batcher()
+
+    async def ask():
+        first = asyncio.ensure_future(made.read(watched, png(FIELDS[1])))
+        await asyncio.sleep(0.05)
+        rest = [asyncio.ensure_future(made.read(watched, png(one))) for one in FIELDS[:5]]
+        await asyncio.sleep(0.05)
+        for one in rest[:4]:
+            one.cancel()
+        await asyncio.sleep(0)
+        watched.sign.set()
+        return await asyncio.gather(first, rest[4])
+
+    assert len(asyncio.run(ask())) == 2
+    made.stop()
+    assert watched.counts == [1, 1]
+
+
 def test_a_fault_is_told_to_all_that_wait_and_the_thread_goes_on(monkeypatch):
     reader, made = Recogniser(made_models.rows(), threads=1), batcher()
 
@@ -208,15 +236,15 @@ def test_an_explanation_holds_up_no_reading_and_only_few_wait(readers, monkeypat
 
 def test_a_large_picture_is_decoded_beside_the_readings(readers, monkeypatch):
     client = Client(application(models=readers))
-    from rowwise.server import service
+    from rowwise.server import decoding
 
-    go, real = threading.Event(), service.prepare
+    go, real = threading.Event(), decoding.prepare
 
     def slow(source, **options):
         go.wait(20)
         return real(source, **options)
 
-    monkeypatch.setattr(service, "prepare", slow)
+    monkeypatch.setattr(decoding, "prepare", slow)
 
     async def both():
         post = client._client.post

@@ -9,11 +9,14 @@ import tempfile
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_models import field, page
 from made_server import PNG, RAW, Client, application, png, problem, recognisers
+
+from rowwise.server import bodies
 
 FILE = png(field(3))
 READ = "/v1/read"
@@ -121,6 +124,46 @@ def test_pixels_are_counted_before_they_are_decoded(client, monkeypatch):
     problem(client.post(READ, json=text), 413)  # as text it is too long before
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b'{"array": [[0' + b",0" * 1_000_001 + b"]]}", "1,000,000 numbers"),
+        (b'{"arrays": [[]' + b",[]" * 50_000 + b"]}", "50,000 rows"),
+        (b'{"pictures": [{}' + b",{}" * 20 + b"]}", "10 objects"),
+        (b"{" + b",".join(b'"%d":0' % i for i in range(20)) + b"}", "10 keys"),
+    ],
+)
+def test_json_is_limited_before_it_is_parsed(readers, monkeypatch, text, what):
+    made = Client(application(models=readers))
+    monkeypatch.setattr(bodies.orjson, "loads", lambda data: pytest.fail("parsed"))
+    json = {"content-type": "application/json"}
+    problem(made.post("/v1/read-many", text, headers=json), 413, what)
+    made.close()
+
+
+def test_a_thousand_arrays_of_mnists_size_are_within_the_limits(readers):
+    made = Client(application(models=readers))
+    arrays = np.zeros((1000, 28, 28), int).tolist()
+    told = made.post("/v1/read-many", json={"arrays": arrays})
+    assert len(told.json()["readings"]) == 1000
+    made.close()
+
+
+def test_texts_in_an_array_are_refused_before_they_are_made_equally_long(client):
+    array = {"array": [["x" * 100_000] + ["y"] * 1000] * 10}
+    json = {"content-type": "application/json"}
+    text = orjson.dumps(array)[:250_000] + b'"]]}'
+    assert client.post(READ, text, headers=json).status_code in (400, 422)
+    problem(client.post(READ, json={"array": [["x" * 1000, "y"]]}), 422, "numbers")
+
+
+def test_what_a_body_becomes_is_held_too(readers):
+    app = application(models=readers, max_bytes=1_000_000, max_held_bytes=2_500_000)
+    json = [(b"content-type", b"application/json")]
+    status, _, _ = call(app, [b'{"picture": "' + b"A" * 400_000], headers=json)
+    assert (status, app.service.intake.held) == (503, 0)
+
+
 def test_pdf_is_no_picture(client):
     problem(client.post(READ, b"%PDF-1.7\n" + b"x" * 100, headers=RAW), 422, "got a PDF")
 
@@ -150,8 +193,8 @@ def test_an_empty_body_is_no_picture(client):
         ("", 400, "JSON"),
         ("{", 400, "JSON"),
         ("nan", 400, "JSON"),
-        ("[" * 200_000, 400, "JSON"),
-        ('{"picture": ' + "[" * 100_000 + "]" * 100_000 + "}", 400, "JSON"),
+        ("[" * 40_000, 400, "JSON"),
+        ('{"picture": ' + "[" * 40_000 + "]" * 40_000 + "}", 400, "JSON"),
         ("[]", 422, "an object with picture or array"),
         ("3", 422, "got a number"),
         ("{}", 422, "no key"),

@@ -88,6 +88,23 @@ def test_keys_are_not_repeated_when_they_are_wrong(tmp_path, value):
     assert "sesame" not in str(raised.value)
 
 
+@pytest.mark.parametrize("value", ["", " ", ",", " , "])
+def test_keys_that_are_set_but_none_start_nothing(value):
+    with pytest.raises(ConfigError, match="ROWWISE_SERVE_API_KEYS"):
+        made(ROWWISE_SERVE_API_KEYS=value)
+
+
+@pytest.mark.parametrize("key", ["key_file", "hosts"])
+def test_what_protects_is_not_set_to_nothing(tmp_path, key):
+    with pytest.raises(ConfigError, match=f"{key}: .*set and empty"):
+        made(**{f"ROWWISE_SERVE_{key.upper()}": ""})
+    file = tmp_path / "serve.toml"
+    file.write_text(f'{key} = ""\n')
+    with pytest.raises(ConfigError, match="set and empty"):
+        made(file=file)
+    assert made(file=None) == Configuration()
+
+
 def test_keys_are_not_shown():
     shown = Configuration(api_keys=(KEY,))
     assert KEY not in repr(shown)

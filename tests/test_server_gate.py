@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import made_server
 import pytest
@@ -13,10 +15,10 @@ from made_server import AWAY, KEY, PNG, Client, application, png, problem, recog
 from prometheus_client.parser import text_string_to_metric_families
 
 from rowwise.errors import ConfigError
-from rowwise.server import keys
+from rowwise.server import keys, log
 from rowwise.server.configuration import Configuration
 from rowwise.server.gate import SECURITY
-from rowwise.server.log import Log
+from rowwise.server.log import logging_to
 
 FILE = png(field(3))
 OTHER = "another-key-0123456789"
@@ -31,8 +33,8 @@ def readers():
 def make(readers):
     made: list[Client] = []
 
-    def client(address=made_server.HERE, base="http://localhost", log=None, **settings) -> Client:
-        made.append(Client(application(log, models=readers, **settings), address, base))
+    def client(address=made_server.HERE, base="http://localhost", **settings) -> Client:
+        made.append(Client(application(models=readers, **settings), address, base))
         return made[-1]
 
     yield client
@@ -222,16 +224,24 @@ def test_a_request_id_is_taken_or_given(make):
 # --- the log ------------------------------------------------------------------------------------
 
 
+@contextmanager
+def logged(path: Path):
+    """What is logged meanwhile goes to a file."""
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
+    with logging_to(descriptor):
+        yield
+    os.close(descriptor)
+
+
 def test_a_line_a_request_and_nothing_private(make, tmp_path):
     path = tmp_path / "log"
-    log = Log(os.open(path, os.O_CREAT | os.O_WRONLY))
-    client = make(log=log, api_keys=(KEY,))
+    client = make(api_keys=(KEY,))
     key = {"X-API-Key": KEY}
-    client.post("/v1/read?model=rows", FILE, headers=PNG | key | {"X-Request-ID": "one"})
-    client.get(f"/secret/path?token=hidden{KEY}", headers=key)
-    client.get("/v1/models/best", headers=key)
-    client.get("/v1/server")
-    log.flush()
+    with logged(path):
+        client.post("/v1/read?model=rows", FILE, headers=PNG | key | {"X-Request-ID": "one"})
+        client.get(f"/secret/path?token=hidden{KEY}", headers=key)
+        client.get("/v1/models/best", headers=key)
+        client.get("/v1/server")
     text = path.read_text()
     records = [json.loads(line) for line in text.splitlines()]
     first = records[0]
@@ -247,16 +257,32 @@ def test_a_line_a_request_and_nothing_private(make, tmp_path):
         assert secret not in text
 
 
-def test_a_log_that_nobody_reads_stops_nothing(make):
+def test_a_log_whose_reader_has_gone_stops_nothing(make):
     read, write = os.pipe()
     os.close(read)
-    log = Log(write)
-    client = make(log=log)
-    assert client.get("/healthz").status_code == 200
-    log.flush()
+    with logging_to(write):
+        assert make().get("/healthz").status_code == 200
     os.close(write)
-    assert client.get("/healthz").status_code == 200
-    log.flush()
+
+
+def test_a_log_that_nobody_reads_stops_nothing_and_tells_what_was_dropped(make, monkeypatch):
+    monkeypatch.setattr(log, "MOST_LINES", 5)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):  # once the pipe is full
+        while os.write(write, b" " * 4096):
+            pass
+    os.set_blocking(write, True)
+    client, text = make(), b""
+    with logging_to(write):
+        assert [client.get("/healthz").status_code for _ in range(40)] == [200] * 40
+        while b"dropped" not in text:
+            text = os.read(read, 65_536)
+    dropped = next(json.loads(line) for line in text.splitlines() if b"dropped" in line)
+    assert dropped["level"] == "warning"
+    assert 20 <= int(dropped["message"].split()[0]) <= 40
+    for one in (read, write):
+        os.close(one)
 
 
 # --- metrics ------------------------------------------------------------------------------------
@@ -305,20 +331,19 @@ def test_what_is_counted(make):
 
 
 def test_a_fault_of_ours_is_a_problem_that_tells_nothing(make, monkeypatch, tmp_path):
-    log = Log(os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY))
-    client = make(log=log)
+    client = make()
 
     def broken(*arguments, **options):
         raise ZeroDivisionError("what was sent")
 
     monkeypatch.setattr(client.app.service.shelf, "cards", broken)
     monkeypatch.setattr("rowwise.recognise.Recogniser.read_fields", broken)
-    answers = [client.get("/v1/models"), client.post("/v1/read", FILE)]
+    with logged(tmp_path / "log"):
+        answers = [client.get("/v1/models"), client.post("/v1/read", FILE)]
     for answer in answers:
         told = problem(answer, 500, answer.headers["x-request-id"])
         assert "ZeroDivision" not in told["detail"]
         assert answer.headers["x-content-type-options"] == "nosniff"
-    log.flush()
     text = (tmp_path / "log").read_text()
     faults = [r for r in map(json.loads, text.splitlines()) if "level" in r]
     assert [fault["message"] for fault in faults] == ["ZeroDivisionError"] * 2

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,12 @@ import made_models
 import numpy as np
 import pytest
 from made_models import field
-from made_server import KEY, PNG, png, served, until
+from made_server import KEY, PNG, children, png, processes, served, until
+
+from rowwise.server import workers
+from rowwise.server.configuration import Configuration
+from rowwise.server.listening import listen
+from rowwise.server.metrics import Folder
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix", reason="processes and signals as POSIX has them"
@@ -30,23 +36,6 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("served")
     made_models.rows(promises=(made_models.PROMISE,)).save(place / "rows.safetensors")
     return place
-
-
-def children(pid: int) -> list[int]:
-    """The processes that one has started, of the system's table."""
-    return [one for one, (state, parent) in processes().items() if parent == pid and state != "Z"]
-
-
-def processes() -> dict[int, tuple[str, int]]:
-    """State and parent of every process."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
-        except OSError:  # it has just ended
-            continue
-        found[int(path.parent.name)] = state, int(parent)
-    return found
 
 
 def read(url: str, client: httpx.Client | None = None) -> int:
@@ -214,26 +203,65 @@ def test_a_killed_worker_is_replaced_and_what_it_counted_stays(folder):
         url = process.url()
         before = children(process.process.pid)
         assert [read(url) for _ in range(20)] == [200] * 20
+        time.sleep(0.3)  # an answer is counted just after it was sent
         os.kill(before[0], signal.SIGKILL)
         after = until(lambda: [c for c in children(process.process.pid) if c not in before])
         assert [read(url) for _ in range(20)] == [200] * 20
         told = until(lambda: [r for r in process.records() if r.get("level") == "error"])
         assert told[0]["message"].startswith(f"worker {before[0]} ended with signal 9")
-        text = httpx.get(f"{url}/metrics").text
-        assert 'rowwise_requests_total{method="POST",route="/v1/read",status="200"} 40.0' in text
+        line = 'rowwise_requests_total{method="POST",route="/v1/read",status="200"} 40.0'
+        until(lambda: line in httpx.get(f"{url}/metrics").text)
         time.sleep(1.5)  # the new one is ready
         assert len(after) == 1
         process.process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
 
 
-def test_workers_do_not_outlive_their_parent(folder):
-    with served(folder, "--workers", "2") as process:
-        process.url()
-        workers = children(process.process.pid)
-        process.process.kill()
-        process.process.wait()
-        until(lambda: not [w for w in workers if alive(w)])
+def test_workers_do_not_outlive_their_parent_nor_its_folder_the_next_start(folder, tmp_path):
+    several = {"TMPDIR": str(tmp_path)}
+    with served(folder, "--workers", "2", **several) as killed:
+        killed.url()
+        workers = children(killed.process.pid)
+        left = set(tmp_path.iterdir())
+        with served(folder, "--workers", "2", **several) as living:
+            url = living.url()
+            kept = set(tmp_path.iterdir()) - left
+            killed.process.kill()
+            killed.process.wait()
+            until(lambda: not [w for w in workers if alive(w)])
+            with served(folder, "--workers", "2", **several) as following:
+                following.url()
+                there = set(tmp_path.iterdir())
+            assert not left & there
+            assert kept <= there
+            assert "rowwise_" in httpx.get(f"{url}/metrics").text
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_known_and_one_that_lives_is_none(folder, monkeypatch):
+    monkeypatch.setattr(workers, "SILENT_S", 3.0)
+    settings = Configuration(models=(str(folder / "rows.safetensors"),), port=0)
+    with Folder() as counters, ExitStack() as opened:
+        sockets = [opened.enter_context(one) for one in listen(settings)]
+        worker = workers.Worker(settings, sockets, counters)
+
+        def hangs() -> bool:
+            worker.hear()
+            return worker.hangs()
+
+        try:
+            until(lambda: worker.hear(0.1) or worker.models, 60)
+            end = time.monotonic() + 3.5
+            while time.monotonic() < end:
+                assert not hangs()
+                time.sleep(0.1)
+            os.kill(worker.process.pid, signal.SIGSTOP)
+            until(hangs)
+        finally:
+            worker.process.kill()
+            worker.process.wait()
+            assert not worker.hangs()
+            worker.close()
 
 
 def alive(pid: int) -> bool:

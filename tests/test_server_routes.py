@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 
 import made_models
 import numpy as np
@@ -100,20 +102,6 @@ def test_a_query_says_only_what_is_known(client):
     problem(client.post(f"{READ}?{'a' * 3000}=1", file), 422, "2,000 bytes")
     problem(client.post(f"{READ}?{'a=1&' * 40}", file), 422, "20 parameters")
     problem(client.post(f"{MANY}?explain=true", file, headers=RAW), 422, "unknown parameter")
-
-
-def test_fastapi_would_answer_the_same(client):
-    """What the gate calls past FastAPI is what FastAPI's own way gives."""
-    gate = client.app._gate
-    file, urls = png(FIELD), (READ, f"{READ}?model=rows", f"{READ}?modle=rows", f"{READ}?model=x")
-    quick = [client.post(url, file) for url in urls]
-    gate._quick = {}
-    general = [client.post(url, file) for url in urls]
-    for one, other in zip(quick, general, strict=True):
-        assert (one.status_code, one.content) == (other.status_code, other.content)
-        drop = {"x-request-id"}
-        kept = [{k: v for k, v in r.headers.items() if k not in drop} for r in (one, other)]
-        assert kept[0] == kept[1]
 
 
 # --- explanations -----------------------------------------------------------------------------
@@ -268,7 +256,12 @@ def test_the_server_says_what_it_does(client, monkeypatch):
         "models": ["best", "rows"],
         "default": "best",
         "keeps_corrections": False,
-        "limits": {"bytes": 20_000_000, "pixels": 25_000_000, "pictures": 1000},
+        "limits": {
+            "bytes": 20_000_000,
+            "pixels": 25_000_000,
+            "request_pixels": 100_000_000,
+            "pictures": 1000,
+        },
         "needs_key": False,
         "training_digits": False,
     }
@@ -290,6 +283,24 @@ def test_what_leads_nowhere_is_a_problem(client):
     problem(client.send("DELETE", "/v1/models"), 405)
     problem(client.send("OPTIONS", READ), 405)
     problem(client.get("/docs"), 404)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/models", "/v1/models/best",
+     "/v1/server"],
+)  # fmt: skip
+def test_head_answers_as_get_does(client, path):
+    answer, got = client.send("HEAD", path), client.get(path)
+    assert answer.status_code == got.status_code == 200
+    assert answer.headers["content-type"] == got.headers["content-type"]
+    assert int(answer.headers["content-length"]) > 0
+
+
+def test_head_has_the_problems_of_get(client):
+    assert client.send("HEAD", "/nothing").status_code == 404
+    assert client.send("HEAD", "/v1/models/absent").status_code == 404
+    assert client.send("HEAD", READ).status_code == 405
 
 
 # --- corrections ------------------------------------------------------------------------------
@@ -359,4 +370,51 @@ def test_what_cannot_be_kept_is_said(readers, tmp_path):
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     client = Client(application(models=readers, keep=str(tmp_path)))
     problem(client.post("/v1/corrections?label=5", png(PAGE)), 409, "classes")
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "rebound.example"},  # a name that was let point here, by its own page
+        {"Host": "rebound.example:8000", "Origin": "http://rebound.example:8000"},
+        {"Host": "digits.example"},  # by a proxy on this machine that keeps the name it was asked
+        {"Host": "digits.example", "Origin": "http://digits.example"},
+        {"Host": "203.0.113.7", "Origin": "http://203.0.113.7"},
+        {"Host": "127.0.0.1:8000", "Origin": "http://digits.example"},  # and one that does not
+        {"Host": "127.0.0.1.rebound.example"},
+        {"Host": ""},
+    ],
+)
+@pytest.mark.parametrize(
+    "settings", [{"hosts": ("digits.example",)}, {"host": "0.0.0.0", "insecure_no_auth": True}]
+)
+def test_only_this_machines_own_names_take_corrections(readers, tmp_path, headers, settings):
+    folder = tmp_path / "kept"
+    client = Client(application(models=readers, keep=str(folder), **settings))
+    headers = headers | {"Sec-Fetch-Site": "same-origin"}
+    answer = client.post("/v1/corrections?label=5", png(PAGE), headers=PNG | headers)
+    assert answer.status_code in (403, 404, 421)
+    assert not folder.exists()
+    told = client.get("/v1/server", headers=headers)
+    assert told.status_code == 421 or "Origin" in headers or not told.json()["keeps_corrections"]
+    for name in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000"):
+        own = PNG | {"Host": name, "Origin": f"http://{name}"}
+        assert client.post("/v1/corrections?label=5", png(PAGE), headers=own).status_code == 201
+    client.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told(readers, tmp_path, monkeypatch, number):
+    client = Client(application(models=readers, keep=str(tmp_path / "kept")))
+
+    def full(file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    told = problem(client.post("/v1/corrections?label=5", png(PAGE)), 507, os.strerror(number))
+    assert told["title"] == "Insufficient Storage"
+    assert not list((tmp_path / "kept").rglob("*.png"))
+    monkeypatch.undo()
+    assert client.post("/v1/corrections?label=5", png(PAGE)).status_code == 201
     client.close()

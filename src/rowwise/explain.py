@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+BLOCK = 500  # training pictures that are blurred and compared at once
+EDGE = 2  # pixels that a blur looks to each side
 NEIGHBOURS = 5
 WINDOWS_PX = ((3, 1), (5, 2))  # sides of the windows whose ink is taken away, and their steps
 LEAST_INK = 32  # grey level from which on a pixel counts as ink
@@ -105,13 +107,11 @@ def explain(recogniser: Recogniser, picture: Picture) -> Explanation:
 
 def _rivals(recogniser: Recogniser, candidates: Sequence[Candidate]) -> tuple[Step, ...]:
     """What else the digit may be, where the ink was in doubt, a step for each other candidate."""
-    from rowwise.recognise import candidate_weights
-
     if len(candidates) < 2:
         return ()
     digits = np.stack([one.digit for one in candidates])
     probabilities = recogniser.probabilities(recogniser.fitted(digits))
-    weights = candidate_weights(candidates, probabilities)
+    weights = recogniser.weights(candidates, probabilities)
     steps = []
     for one, told, weight in list(zip(candidates, probabilities, weights, strict=True))[1:]:
         label = recogniser.model.classes[int(told.argmax())]
@@ -202,9 +202,10 @@ def log_odds(probabilities: Floats, digit: int, *, least: float = SMALLEST) -> F
 
 
 class _Training(NamedTuple):
-    """Training pictures as unit vectors float32 [N, R·C], blurred a little; labels; themselves."""
+    """Training pictures blurred a little, uint8 [N, R·C]; their lengths; labels; themselves."""
 
-    vectors: Floats
+    blurred: Bytes
+    lengths: Floats
     labels: NDArray[np.int64]
     images: Bytes
 
@@ -224,7 +225,7 @@ def _neighbours(recogniser: Recogniser, seen: Bytes) -> tuple[tuple[Neighbour, .
         return (), training
     if training.images.shape[1:] != seen.shape:
         return (), f"the training pictures of {name} have another size"
-    likeness = training.vectors @ _vectors(seen[None])[0]
+    likeness = _likeness(training, seen)
     nearest = np.argsort(-likeness, kind="stable")[:NEIGHBOURS]
     classes = recogniser.model.classes
     found = [
@@ -244,7 +245,9 @@ def _load(name: str, digest: str) -> _Training | str:
     found = _found(name, digest)
     if isinstance(found, str):
         return found
-    return _Training(_vectors(found.train_images), found.train_labels, found.train_images)
+    blurred = _blurred(found.train_images)
+    lengths = np.concatenate([_lengths(block) for block in _blocks(blurred)])
+    return _Training(blurred, lengths, found.train_labels, found.train_images)
 
 
 def _found(name: str, digest: str) -> data.Dataset | str:
@@ -260,10 +263,37 @@ def _found(name: str, digest: str) -> data.Dataset | str:
     return found
 
 
-def _vectors(images: Bytes) -> Floats:
-    """Pictures as unit vectors, blurred by a pixel so that near ink counts as near."""
+def _blurred(images: Bytes) -> Bytes:
+    """Pictures [N, R, C] blurred by a pixel so that near ink counts as near, as [N, R·C]."""
     import cv2
 
-    blurred = [cv2.GaussianBlur(one, (5, 5), 1.0).ravel() for one in images]
-    flat: Any = np.asarray(blurred, np.float32)
-    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1))
+    count, rows, columns = images.shape
+    blurred = np.empty((count, rows * columns), np.uint8)
+    for at in range(0, count, BLOCK):
+        # One below the other, with borders that keep them apart: one call instead of thousands.
+        framed = np.pad(images[at : at + BLOCK], ((0, 0), (EDGE, EDGE), (EDGE, EDGE)), "reflect")
+        size = 2 * EDGE + 1
+        tall = cv2.GaussianBlur(framed.reshape(-1, columns + 2 * EDGE), (size, size), 1.0)
+        inside = tall.reshape(framed.shape)[:, EDGE:-EDGE, EDGE:-EDGE]
+        blurred[at : at + BLOCK] = inside.reshape(-1, rows * columns)
+    return blurred
+
+
+def _likeness(training: _Training, seen: Bytes) -> Floats:
+    """The cosine between a picture and each training picture, both blurred, float32 [N]."""
+    vector = _blurred(seen[None])[0].astype(np.float32)
+    products = [block.astype(np.float32) @ vector for block in _blocks(training.blurred)]
+    length: Floats = _lengths(vector[None])
+    return np.asarray(np.concatenate(products) / (training.lengths * length))
+
+
+def _lengths(vectors: NDArray[Any]) -> Floats:
+    """The lengths of vectors [N, R·C], float32 [N]; of those without ink 1."""
+    flat = vectors.astype(np.float32)
+    return np.asarray(np.maximum(np.linalg.norm(flat, axis=1), 1), np.float32)
+
+
+def _blocks(vectors: Bytes) -> Iterator[Bytes]:
+    """Few vectors at a time: as float32 all would take four times their bytes."""
+    for at in range(0, len(vectors), BLOCK):
+        yield vectors[at : at + BLOCK]

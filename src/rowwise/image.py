@@ -15,7 +15,7 @@ from rowwise.ink import Ink, Show
 from rowwise.pixels import Picture
 from rowwise.strokes import stroke_width
 
-READER = 1  # raised when pictures become rows in another way: thresholds of before hold no more
+READER = 2  # raised when pictures become rows in another way: thresholds of before hold no more
 SIDE_PX = 28
 BOX_PX = 20
 CENTRE_PX = 14.0  # where MNIST puts the centre of mass, counting the first pixel as 0
@@ -38,6 +38,7 @@ SHEET_INK = 0.12  # of the sheet's longer side: what is shorter is no digit on i
 ENCLOSED_INK = 0.3  # where strokes enclose the sheet: they may be a digit's, and this a speck
 GRAIN_TIMES = 2.0  # of what neighbours on a sheet may differ by: ink stands out by more
 FAR_BETTER = 2.0  # times the score of the whole picture's ink: what leaves doubt about that
+CUT_ODDS = 0.05  # the odds of ink that a sheet may have cut off
 BLOB_SHARE = 0.75  # of its convex hull: so much ink is a hole's, or a single line's
 SAME_DIGIT = 0.9  # of the correlation of two normalised digits: they are one
 ODDS_POWER = 6.0  # by which scores become odds
@@ -153,6 +154,7 @@ class _Look(NamedTuple):
     pixels: Bytes
     ink: Ink
     name: str
+    odds: float | None = None  # where its score says nothing of them
 
 
 def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...], int]:
@@ -161,7 +163,9 @@ def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...
     kept: list[Candidate] = []
     for place, look in enumerate(looks):
         digit = _made(look.pixels, look.ink, show if place == 0 else None)
-        odds = (look.ink.score / looks[0].ink.score) ** ODDS_POWER
+        odds = (
+            (look.ink.score / looks[0].ink.score) ** ODDS_POWER if look.odds is None else look.odds
+        )
         name = f"{look.name}, {'bright' if look.ink.bright else 'dark'} ink"
         name += ", laid into an empty margin" if look.ink.laid else ""
         for other in range(len(kept)):
@@ -175,10 +179,11 @@ def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...
 
 def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
     """Where the digit may be: on the smallest sheet that holds one, else in the whole picture."""
-    in_whole = ink.find(picture, show=show)
+    working = ink.working_copy(picture)
+    in_whole = ink.find(picture, show=show, working=working)
     on_sheets: list[tuple[paper.Sheet, list[Ink]]] = []
     doubtful: list[_Look] = []
-    for sheet in paper.sheets(picture):
+    for sheet in paper.sheets(picture, working[0]):
         if any(cv2.countNonZero(cv2.bitwise_and(sheet.hull, one.hull)) for one, _ in on_sheets):
             continue
         inks = ink.find(sheet.pixels)
@@ -188,7 +193,7 @@ def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
         if not _crosses(sheet, inks[0]):
             on_sheets.append((sheet, inks))
         elif in_whole and inks[0].score > FAR_BETTER * in_whole[0].score:
-            doubtful.append(_Look(sheet.pixels, inks[0], "a part of it"))
+            doubtful.append(_Look(sheet.pixels, inks[0], "a part of it", CUT_ODDS))
     whole = [_Look(picture, one, "the picture") for one in in_whole]
     if not on_sheets:
         return whole + doubtful, in_whole[0].others if in_whole else 0

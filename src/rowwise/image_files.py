@@ -99,6 +99,27 @@ def pictures(source: Any, *, max_pixels: int = pixels.MAX_PIXELS) -> Generator[P
         )
 
 
+def pixel_count(data: bytes) -> int:
+    """How many pixels the first picture of a file has, by its head; 0 where that cannot be read.
+
+    Nothing is decoded. What is wrong with a file is said by whoever decodes it.
+    """
+    if data.startswith(_PNG_HEAD):
+        return int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
+    from PIL import Image
+
+    name = name_of(data)
+    try:
+        with _named_errors(name), _no_warnings():
+            if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
+                _learn_heic()
+            formats = FORMATS + (("HEIF",) if "HEIF" in Image.OPEN else ())
+            with Image.open(io.BytesIO(data), formats=formats) as image:
+                return image.width * image.height
+    except RowwiseError:
+        return 0
+
+
 def _given(image: Image.Image, name: str, max_pixels: int) -> Picture:
     """A picture of Pillow's, as it stands: of several frames the one it was turned to."""
     pixels.check_size(*image.size, name, max_pixels)

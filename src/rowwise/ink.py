@@ -27,6 +27,7 @@ GOOD_SCORE = 0.45  # of one level everywhere: with a better one, no other is loo
 LEAST_RIVAL = 0.3  # of the best score: what has less is no rival of it
 SAME = 0.7  # of all pixels of two inks, those in both: with more they are one
 MOST_RIVALS = 3
+SPAN = 0.9  # of the picture's sides: ink that has as much may have been cut closely
 MARGIN = 0.25  # of the longer side: the empty margin that a tight crop is laid into
 LOCAL_TRUST = 0.8  # in a paper's level from place to place, against one level everywhere
 EVEN_TRUST = 0.55  # where that one level is even
@@ -132,6 +133,7 @@ def find(
     *,
     show: Show | None = None,
     bright: bool | None = None,
+    working: tuple[Bytes, float] | None = None,
 ) -> list[Ink]:
     """Find the ink of the one digit in a picture: what it may be, the likeliest first.
 
@@ -142,12 +144,13 @@ def find(
         pixels: uint8 [rows, columns] or [rows, columns, 3].
         show: is given each step's picture, of the likeliest.
         bright: whether ink is brighter than paper, where that is known.
+        working: the picture's `working_copy`, where somebody has it.
 
     Returns:
         No ink where nothing stands out from the paper as strokes do.
     """
     small = max(pixels.shape[:2]) < LEAST_SIDE_PX  # edges are sharp only before it is enlarged
-    copy, scale = (pixels, 1.0) if small else working_copy(pixels)
+    copy, scale = (pixels, 1.0) if small else working or working_copy(pixels)
     if bright is None and (turned := without_stripes(copy)) is not None:
         found, as_it_is = (
             _search(turned, scale, bright=True),
@@ -163,7 +166,7 @@ def find(
             show("specks", "Single pixels that differ from all around them taken away.", clean)
         copy = clean
     found = _search(copy, scale, bright=bright, show=show)
-    if bright is None and (not found or found[0].touches):
+    if bright is None and (not found or (found[0].touches and (small or _spans(found[0])))):
         found += _in_a_margin(copy, scale)
     return found
 
@@ -196,13 +199,19 @@ def _in_a_margin(copy: Bytes, scale: float) -> list[Ink]:
     for bright, part in ((False, upper), (True, cv2.subtract(1.0, upper))):
         if not cv2.countNonZero(part):
             continue
-        paper = _quantile(plain, part, 0.5)
+        paper = quantile(plain, part, 0.5)
         laid = cv2.copyMakeBorder(plain, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=paper)
         for one in _search(laid, scale, bright=bright)[:1]:
             gap = round(pad * one.mask.shape[0] / laid.shape[0])
             if _fills(one.mask[gap:-gap, gap:-gap]):
                 found.append(one._replace(laid=True))
     return found
+
+
+def _spans(found: Ink) -> bool:
+    """Whether ink reaches nearly across its picture in both directions."""
+    rows, columns = found.mask.shape
+    return bool(found.box[2] >= SPAN * columns and found.box[3] >= SPAN * rows)
 
 
 def _fills(mask: Bytes) -> bool:
@@ -359,7 +368,7 @@ def ink_threshold(above: Bytes, noise: float) -> float | None:
 
 def _strength(above: Bytes, strokes: Strokes, threshold: float) -> Bytes:
     """How much ink each pixel holds, from 0 at the paper to 255; that of other strokes is none."""
-    low, full = 0.25 * threshold, _quantile(above, strokes.mask, 0.6)
+    low, full = 0.25 * threshold, quantile(above, strokes.mask, 0.6)
     near = cv2.dilate(strokes.mask, np.ones((5, 5), np.uint8))
     scaled = cv2.convertScaleAbs(cv2.subtract(above, low), alpha=255 / max(1.0, full - low))
     strength: Bytes = cv2.multiply(scaled, near)
@@ -384,23 +393,23 @@ def _levels(smooth: Bytes, bright: bool | None) -> Iterator[_Level]:
     """
     _, upper = cv2.threshold(smooth, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     lower = cv2.subtract(1.0, upper)
-    high, low = _quantile(smooth, upper, 0.5), _quantile(smooth, lower, 0.5)
+    high, low = quantile(smooth, upper, 0.5), quantile(smooth, lower, 0.5)
     quietest = 255.0
     for part, level, polarity in ((upper, high, False), (lower, low, True)):
         if cv2.countNonZero(part):
-            noise = 1.4826 * _quantile(cv2.absdiff(smooth, level), part, 0.5)
+            noise = 1.4826 * quantile(cv2.absdiff(smooth, level), part, 0.5)
             quietest = min(quietest, noise)
             above = cv2.subtract(smooth, level) if polarity else cv2.subtract(level, smooth)
             if bright in (None, polarity):
                 yield _Level(above, noise, polarity, 1.0)
     local = paper_level(smooth)
     trust = LOCAL_TRUST if quietest > EVEN_NOISE * (high - low) else EVEN_TRUST
-    noise = 1.4826 * _quantile(cv2.absdiff(smooth, local), None, 0.5)
+    noise = 1.4826 * quantile(cv2.absdiff(smooth, local), None, 0.5)
     if bright in (None, True):
         yield _Level(cv2.subtract(smooth, local), noise, True, trust)
     if bright in (None, False):
         share = cv2.divide(smooth, cv2.max(local, 1), scale=255)
-        middle = max(1.0, _quantile(local, None, 0.5))
+        middle = max(1.0, quantile(local, None, 0.5))
         yield _Level(cv2.subtract(255.0, share), noise * 255 / middle, False, trust)
 
 
@@ -413,7 +422,7 @@ def _least_of_top(array: Array, share: float) -> float:
     return float(np.partition(array, last, axis=None)[last])
 
 
-def _quantile(array: Bytes, mask: Bytes | None, share: float) -> float:
+def quantile(array: Bytes, mask: Bytes | None, share: float) -> float:
     """The level that a share of the pixels, of those in a mask, do not exceed."""
     counts = cv2.calcHist([array], [0], mask, [256], [0, 256]).ravel()
     sums = np.cumsum(counts)

@@ -197,6 +197,12 @@ MaxBytes = Annotated[
 MaxPixels = Annotated[
     int | None, typer.Option("--max-pixels", min=784, help="Of a picture; default: 25,000,000.")
 ]
+MaxRequestPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-request-pixels", min=784, help="Of all pictures of a request; default: 100,000,000."
+    ),
+]
 MaxPictures = Annotated[
     int | None, typer.Option("--max-pictures", min=1, help="Of a request; default: 1000.")
 ]

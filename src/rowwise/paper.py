@@ -8,15 +8,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SEARCHED_PX = 256  # of the longer side of the copy in which sheets are looked for
-KEPT_PX = 512  # at most, of a sheet's longer side
+from rowwise.ink import quantile, working_copy
+
+KEPT_PX = 384  # at most, of a sheet's longer side
 SMOOTH_LEVELS = (8.0, 24.0)  # neighbours of one paper differ by less; the grain decides between
 GRAIN_TIMES = 2.5
 LEAST_SHARE = 0.04  # of the picture
 WHOLE_SHARE = 0.97  # of the picture: what covers more is the picture
 BARE_SHARE = 0.45  # of the hull: so much is not written on
 CONVEX = 0.7  # of the hull: a sheet, with what is written on it, fills more
-SHORTEST_PX = 16  # of the copy
+SHORTEST_PX = 16  # of the copy that is searched
 MOST = 6
 
 Bytes = NDArray[np.uint8]
@@ -33,7 +34,7 @@ class Sheet(NamedTuple):
     grain: float  # levels that neighbours of its paper may differ by
 
 
-def sheets(picture: Bytes) -> list[Sheet]:
+def sheets(picture: Bytes, working: Bytes | None = None) -> list[Sheet]:
     """Find the sheets in a picture, the smallest first.
 
     A sheet is a convex region of one colour that changes slowly, with what is written on it: paper
@@ -42,17 +43,16 @@ def sheets(picture: Bytes) -> list[Sheet]:
 
     Args:
         picture: uint8 [rows, columns] or [rows, columns, 3].
+        working: its `ink.working_copy`, where somebody has it.
     """
-    rows, columns = picture.shape[:2]
-    share = min(1.0, SEARCHED_PX / max(rows, columns))
-    if min(rows, columns) * share < SHORTEST_PX:
+    copy = working_copy(picture)[0] if working is None else working
+    if min(copy.shape[:2]) < SHORTEST_PX:
         return []
-    copy = picture if share == 1 else _resized(picture, share)
     soft = cv2.GaussianBlur(copy, (0, 0), 1.0)
     steep = cv2.morphologyEx(soft, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     if steep.ndim == 3:
-        steep = steep.max(axis=2)
-    grain = float(np.clip(GRAIN_TIMES * np.median(steep), *SMOOTH_LEVELS))
+        steep = cv2.max(cv2.max(*cv2.split(steep)[:2]), cv2.split(steep)[2])
+    grain = float(np.clip(GRAIN_TIMES * quantile(steep, None, 0.5), *SMOOTH_LEVELS))
     smooth = (steep <= grain).astype(np.uint8)
     found = [_sheet(picture, region, hull, grain) for region, hull in _regions(smooth)]
     return sorted(found, key=lambda sheet: sheet.share)

@@ -288,7 +288,7 @@ class Recogniser:
         """The reading of a picture whose candidates have these probabilities, float32 [K, C]."""
         seen, told = normalised.candidates[0].digit, probabilities[0]
         if len(normalised.candidates) > 1:
-            weights = candidate_weights(normalised.candidates, probabilities)
+            weights = self.weights(normalised.candidates, probabilities)
             told = weights @ probabilities
             most = int((weights * probabilities[:, told.argmax()]).argmax())
             seen = normalised.candidates[most].digit
@@ -297,6 +297,27 @@ class Recogniser:
         reason = self._doubt(confidence, normalised.doubt)
         label = self.model.classes[best]
         return Reading(best, label, confidence, told, not reason, reason, seen, name, page)
+
+    @staticmethod
+    def weights(
+        candidates: Sequence[Candidate], probabilities: Probabilities
+    ) -> NDArray[np.float32]:
+        """How much each candidate counts in a picture's reading.
+
+        w_k ∝ odds_k · (max_c p_kc)^EVIDENCE: what the normaliser thinks of it, and how much it
+        looks like a digit to the network. The picture's probabilities are the mixture Σ_k w_k p_k,
+        so that candidates that disagree leave doubt.
+
+        Args:
+            candidates: K of them.
+            probabilities: float32 [K, C].
+
+        Returns:
+            float32 [K], of sum 1.
+        """
+        odds = np.array([candidate.odds for candidate in candidates], np.float32)
+        weights = odds * probabilities.max(axis=1) ** EVIDENCE
+        return np.asarray(weights / weights.sum(), np.float32)
 
     def _doubt(self, confidence: float, doubt: str) -> str:
         """Why a reading of this confidence is not accepted; empty where it is."""
@@ -311,27 +332,6 @@ class Recogniser:
     def _without_ink(self, reason: str, name: str, page: int) -> Reading:
         nothing = np.zeros(len(self.model.classes), np.float32)
         return Reading(None, "", 0.0, nothing, False, reason, None, name, page)
-
-
-def candidate_weights(
-    candidates: Sequence[Candidate], probabilities: Probabilities
-) -> NDArray[np.float32]:
-    """How much each candidate counts in a picture's reading.
-
-    w_k ∝ odds_k · (max_c p_kc)^EVIDENCE: what the normaliser thinks of it, and how much it looks
-    like a digit to the network. The picture's probabilities are the mixture Σ_k w_k p_k, so that
-    candidates that disagree leave doubt.
-
-    Args:
-        candidates: K of them.
-        probabilities: float32 [K, C].
-
-    Returns:
-        float32 [K], of sum 1.
-    """
-    odds = np.array([candidate.odds for candidate in candidates], np.float32)
-    weights = odds * probabilities.max(axis=1) ** EVIDENCE
-    return np.asarray(weights / weights.sum(), np.float32)
 
 
 def prepare(

@@ -38,6 +38,7 @@ def serve(
     batch_wait_ms: options.BatchWait = None,
     max_bytes: options.MaxBytes = None,
     max_pixels: options.MaxPixels = None,
+    max_request_pixels: options.MaxRequestPixels = None,
     max_pictures: options.MaxPictures = None,
     max_held_bytes: options.MaxHeldBytes = None,
     body_timeout_s: options.BodyTimeout = None,
@@ -76,7 +77,6 @@ def _serve(configuration: Configuration) -> int:
     """Listen, and serve in this process or in several; the exit code."""
     from rowwise.server import create_app, keys, process
     from rowwise.server.listening import addresses, greeting, listen
-    from rowwise.server.log import Log
     from rowwise.server.workers import Workers
 
     if configuration.workers > 1 and os.name != "posix":
@@ -87,7 +87,6 @@ def _serve(configuration: Configuration) -> int:
         keys.check_reach(configuration, addresses(sockets), known)
         if configuration.workers > 1:
             return Workers(configuration, sockets).run()
-        log = Log()
-        app = create_app(configuration, log=log if configuration.access_log else None)
-        told = greeting(configuration, sockets[0].getsockname()[1], app.service.shelf.names)
-        return process.serve(app, configuration, sockets, log=log, ready=lambda: process.say(told))
+        app = create_app(configuration)
+        line = greeting(configuration, sockets[0].getsockname()[1], app.service.shelf.names)
+        process.leave(process.serve(app, configuration, sockets, ready=lambda: process.say(line)))

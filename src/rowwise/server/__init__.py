@@ -20,13 +20,13 @@ from rowwise.recognise import Recogniser
 from rowwise.server import keys, operations, page
 from rowwise.server.configuration import Configuration
 from rowwise.server.gate import Gate, fault
-from rowwise.server.log import Log
-from rowwise.server.origins import Hosts
-from rowwise.server.problems import Problem, invalid
-from rowwise.server.routes import QUICK, routes
+from rowwise.server.origins import Hosts, is_loopback
+from rowwise.server.problems import Full, Problem, invalid
+from rowwise.server.routes import Abandoned, pictures, routes
 from rowwise.server.service import Service
 from rowwise.server.shelf import Shelf
 
+ABANDONED = 499  # the status of a request whose client has gone, as nginx has it in its log
 GAUGE_S = 1.0  # between two looks at the queue, for the metrics
 DESCRIPTION = (
     "Reads handwritten digits in pictures, and tells why. What goes wrong is told as problem "
@@ -50,7 +50,6 @@ def create_app(
     configuration: Configuration | None = None,
     *,
     recognisers: Mapping[str, Recogniser] | None = None,
-    log: Log | None = None,
 ) -> Application:
     """The server as an ASGI application, its models loaded.
 
@@ -58,7 +57,6 @@ def create_app(
         configuration: what it serves, and how; the defaults where it is not given. Addresses and
             workers are not its business.
         recognisers: by name, in the place of the models that the configuration names.
-        log: where a line a request goes; none where it is not given.
 
     Raises:
         ModelError, EngineError: a model cannot be loaded.
@@ -71,12 +69,10 @@ def create_app(
     api = _api(service, keyed=bool(known))
     gate = Gate(
         api,
-        QUICK,
         shared={"service": service, "page": page.answer(page.content()), "needs_key": bool(known)},
         keys=known,
-        hosts=Hosts(chosen.hosts, local=keys.is_loopback(chosen.host)),
+        hosts=Hosts(chosen.hosts, local=is_loopback(chosen.host)),
         metrics=service.metrics,
-        log=log,
         around=_cors(chosen),
     )
     return Application(service, api, gate)
@@ -90,9 +86,12 @@ def _api(service: Service, *, keyed: bool) -> FastAPI:
         docs_url=None,  # these pages fetch from other servers
         redoc_url=None,
         lifespan=partial(_lifespan, service),
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for every request
     )
-    api.include_router(routes)
+    # Not `include_router`, which looks each route up in a router of its own, anew a request.
+    api.router.routes += [*pictures.routes, *routes.routes]
     api.add_exception_handler(Problem, _problem)
+    api.add_exception_handler(Abandoned, _abandoned)
     api.add_exception_handler(Exception, _fault)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(RequestValidationError, _invalid)
@@ -139,7 +138,13 @@ def _cors(configuration: Configuration) -> Any:
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
+    if isinstance(error.__cause__, Full):
+        request.scope["service"].metrics.refused(str(error.__cause__))
     return error.answer()
+
+
+async def _abandoned(request: Request, error: Exception) -> Response:
+    return Response(status_code=ABANDONED)  # that nobody sees but the log
 
 
 async def _fault(request: Request, error: Exception) -> Response:
@@ -148,9 +153,10 @@ async def _fault(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    asked = request.scope["asked"][:20]
     details = {
         404: "there is nothing under this path; /openapi.json tells what there is",
-        405: f"this path does not take {request.method[:20]!r}; /openapi.json tells what it takes",
+        405: f"this path does not take {asked!r}; /openapi.json tells what it takes",
     }
     detail = details.get(error.status_code, str(error.detail))
     return Problem(error.status_code, "", detail, headers=error.headers).answer()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,10 @@ QUICK_BYTES = 4096  # of a PNG of MNIST's size: what is decoded by the thread th
 _PNG_OF_FIELD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + 2 * image.SIDE_PX.to_bytes(4, "big")
 
 
-def is_quick(data: bytes) -> bool:
-    """Whether a file is a small PNG of 28×28: decoded in microseconds whatever else it holds."""
+def is_quick(data: bytes | NDArray[Any]) -> TypeGuard[bytes]:
+    """Whether it is a small PNG file of 28×28: decoded in microseconds whatever else it holds."""
+    if not isinstance(data, bytes):
+        return False
     return len(data) <= QUICK_BYTES and data.startswith(_PNG_OF_FIELD)
 
 
@@ -57,7 +59,10 @@ class Batcher:
         self.waiting = 0  # pictures, and the requests that they belong to:
         self.requests = 0  # changed by the event loop alone
         self._watch = watch
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._single: deque[_Job] = deque()  # jobs of one picture: they go first
+        self._larger: deque[_Job] = deque()
+        self._ended = False
         self._thread: threading.Thread | None = None
 
     def enter(self, count: int) -> None:
@@ -94,15 +99,20 @@ class Batcher:
         self, recogniser: Recogniser, content: Content, count: int
     ) -> asyncio.Future[list[Result]]:
         future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(recogniser, content, count, future))
+        job = _Job(recogniser, content, count, future)
+        with self._changed:
+            (self._single if count == 1 else self._larger).append(job)
+            self._changed.notify()
         return future
 
     def stop(self) -> None:
-        """Let the thread end once it has read what waits."""
+        """Let the thread end once it has read what waits, and somebody waits for."""
         if self._thread is not None:
-            self._jobs.put(None)
+            with self._changed:
+                self._ended = True
+                self._changed.notify()
             self._thread.join()
-            self._thread = None
+            self._thread, self._ended = None, False
 
     # --- the thread ---------------------------------------------------------------------------
 
@@ -111,42 +121,39 @@ class Batcher:
         self._thread.start()
 
     def _work(self) -> None:
-        while True:
-            jobs, last = self._gathered()
+        while jobs := self._gathered():
             by_model: dict[int, list[_Job]] = {}
             for job in jobs:
-                by_model.setdefault(id(job.recogniser), []).append(job)
+                if not job.future.done():  # its request was not given up
+                    by_model.setdefault(id(job.recogniser), []).append(job)
             for together in by_model.values():
                 self._read(together[0].recogniser, together)
-            if last:
-                return
 
-    def _gathered(self) -> tuple[list[_Job], bool]:
-        """The jobs that are there, once there is one, up to a batch; and whether they are the last.
+    def _gathered(self) -> list[_Job]:
+        """The jobs that are there, once there is one, up to a batch; none at the end.
 
+        First those of one picture, then at least one larger: neither waits long for the other.
         Waits a little for more while more requests are under way than have come.
         """
-        job = self._jobs.get()
-        if job is None:
-            return [], True
-        jobs, count = [job], job.count
-        until = time.perf_counter() + self.wait_s
-        while count < self.batch:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                left = until - time.perf_counter()
-                if left <= 0 or self.requests <= len(jobs):
-                    break
-                try:
-                    job = self._jobs.get(timeout=left)
-                except queue.Empty:
-                    break
-            if job is None:
-                return jobs, True
-            jobs.append(job)
-            count += job.count
-        return jobs, False
+        with self._changed:
+            self._changed.wait_for(lambda: self._single or self._larger or self._ended)
+            if self.wait_s:
+                self._changed.wait_for(self._is_enough, self.wait_s)
+            jobs: list[_Job] = []
+            while self._single and len(jobs) < self.batch:
+                jobs.append(self._single.popleft())
+            count = len(jobs)
+            room = True
+            while self._larger and room:
+                jobs.append(self._larger.popleft())
+                count += jobs[-1].count
+                room = count < self.batch
+            return jobs
+
+    def _is_enough(self) -> bool:
+        jobs = len(self._single) + len(self._larger)
+        many = len(self._single) + sum(job.count for job in self._larger) >= self.batch
+        return many or self.requests <= jobs or self._ended
 
     def _read(self, recogniser: Recogniser, jobs: Sequence[_Job]) -> None:
         start = time.perf_counter()

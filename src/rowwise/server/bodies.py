@@ -30,6 +30,10 @@ MAX_PARTS_BESIDE = 8  # of a form, that are no pictures
 ONE_TYPES = (JSON_TYPE, FORM_TYPE, BYTES_TYPE, "image/")
 MANY_TYPES = (JSON_TYPE, FORM_TYPE, BYTES_TYPE)
 UNCOUNTED_BYTES = 65_536  # bodies that come whole and are no larger are not counted as held
+MAX_JSON_NUMBERS = 1_000_000
+MAX_JSON_ROWS = 50_000
+MAX_JSON_OBJECTS = 10
+COUNTED_BYTES = 100_000  # at once: others wait for so long
 
 
 class Body(NamedTuple):
@@ -38,6 +42,14 @@ class Body(NamedTuple):
     data: bytes
     kind: str  # "application/json", without parameters
     parameters: Mapping[bytes, bytes]
+
+    @property
+    def becomes_bytes(self) -> int:
+        """What taking it apart makes of it, at most: the files of a form, the numbers of JSON."""
+        size = len(self.data)
+        if self.kind == JSON_TYPE:  # a string, and what its base64 says; numbers are 8 bytes each
+            return 2 * size + min(4 * size, 8 * MAX_JSON_NUMBERS)
+        return size if self.kind == FORM_TYPE else 0
 
 
 class Intake:
@@ -50,6 +62,8 @@ class Intake:
     async def read(self, request: Request, kinds: tuple[str, ...]) -> Body:
         """The body of a request, of one of `kinds`; `release` it once it is answered.
 
+        What it will be taken apart into counts as held from then on, too.
+
         Raises Problem: 415 for another kind and 413 beyond the limit, by Content-Length before
         anything is read; 408 where it is not whole in time; 503 where too much is held already; 400
         where the connection ends before the body does.
@@ -58,8 +72,6 @@ class Intake:
         kind, parameters = _content_type(headers.get(b"content-type", b""))
         if not kind.startswith(kinds):
             raise _unknown_type(kind, kinds)
-        scope = request.scope
-        scope["unread"] = True
         announced = headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced[:18]) > self.most:
             raise too_large(_bytes_rule(self.most, f"{int(announced[:18]):,}"))
@@ -71,8 +83,10 @@ class Intake:
                 408, "slow-body", f"a body is sent within {self.timeout_s:g} s, this one was not; "
                 "send it faster, or make it smaller",
             ) from None  # fmt: skip
-        scope["unread"] = False
-        return Body(data, kind, parameters)
+        body = Body(data, kind, parameters)
+        if len(data) > UNCOUNTED_BYTES:
+            self._hold(request, body.becomes_bytes)
+        return body
 
     async def _received(self, request: Request) -> bytes:
         receive = request.receive
@@ -196,6 +210,7 @@ def _filled(data: bytes, where: str) -> bytes:
 
 
 def _tree(data: bytes, keys: tuple[str, str]) -> dict[str, Any]:
+    _check_json_size(data)
     try:
         tree = orjson.loads(data)
     except ValueError as error:  # nested too deeply, too
@@ -205,6 +220,28 @@ def _tree(data: bytes, keys: tuple[str, str]) -> dict[str, Any]:
             f"the body should be an object with {' or '.join(keys)}, got {_kind(tree)}"
         )
     return tree
+
+
+def _check_json_size(data: bytes) -> None:
+    """Refuse what would be millions of objects, before any is made: of a byte, forty."""
+    for sign, most, what in (
+        (b",", MAX_JSON_NUMBERS, "numbers"),
+        (b"[", MAX_JSON_ROWS, "rows"),
+        (b"{", MAX_JSON_OBJECTS, "objects"),
+        (b":", MAX_JSON_OBJECTS, "keys"),
+    ):
+        if _has_more(data, sign, most):
+            raise too_large(f"a JSON body has at most {most:,} {what}, got more; send raw bytes")
+
+
+def _has_more(data: bytes, sign: bytes, most: int) -> bool:
+    """Whether a sign is there more than `most` times, counted piece by piece."""
+    count = 0
+    for at in range(0, len(data), COUNTED_BYTES):
+        count += data.count(sign, at, at + COUNTED_BYTES)
+        if count > most:
+            return True
+    return False
 
 
 def _only(tree: dict[str, Any], keys: tuple[str, str]) -> tuple[str, Any]:
@@ -229,7 +266,7 @@ def _grey(value: Any, where: str) -> Array:
 
 def _array(value: Any, where: str, axes: int) -> Array:
     try:
-        found = np.asarray(value) if isinstance(value, list) else None
+        found = np.asarray(value) if _is_rows(value) else None
     except (ValueError, OverflowError):  # rows of different lengths
         found = None
     if found is None or found.ndim != axes or found.dtype.kind not in "buif":
@@ -250,6 +287,13 @@ def _in_one_range(found: list[bytes | Array | Problem]) -> list[bytes | Array | 
         return one * 0 if one.min(initial=0) >= 0 and one.max(initial=0) <= 1 else one
 
     return [ranged(one) if isinstance(one, np.ndarray) else one for one in found]
+
+
+def _is_rows(value: Any) -> bool:
+    """Whether it is a list of lists without a string: of those NumPy makes each as long as any."""
+    return isinstance(value, list) and all(
+        isinstance(row, list) and str not in set(map(type, row)) for row in value
+    )
 
 
 def _kind(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from rowwise.errors import ConfigError
 from rowwise.settings import Flag, NonNegative, Positive, Settings, nearest, parse, read, set_key
@@ -27,11 +27,20 @@ def _secret(value: Any) -> Any:
     found = _listed(value)
     if not isinstance(found, tuple) or not all(isinstance(one, str) for one in found):
         raise ValueError("should be a list of strings")
-    return found
+    return _filled(found)
+
+
+def _filled(value: Any) -> Any:
+    """What protects is given with content, or not at all: empty it would protect nothing."""
+    if not value:
+        raise ValueError("is set and empty; give it a value, or do not set it")
+    return value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Secrets = Annotated[tuple[str, ...], BeforeValidator(_secret), Field(repr=False)]
+Filled = Annotated[str, AfterValidator(_filled)]
+FilledNames = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_filled)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
@@ -50,16 +59,17 @@ class Configuration(Settings):
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 0.0
     max_bytes: Annotated[int, Field(strict=True, ge=1, le=200_000_000)] = 20_000_000
     max_pixels: Annotated[int, Field(strict=True, ge=784, le=50_000_000)] = 25_000_000
+    max_request_pixels: Annotated[int, Field(strict=True, ge=784)] = 100_000_000  # of all pictures
     max_pictures: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1000
-    max_held_bytes: Annotated[int, Field(strict=True, ge=1)] = 500_000_000  # of all bodies
+    max_held_bytes: Annotated[int, Field(strict=True, ge=1)] = 500_000_000  # with what they become
     body_timeout_s: Positive = 10.0
     grace_s: NonNegative = 20.0  # for what is in flight when the server is told to stop
     keep: str = ""  # the folder of corrections
     api_keys: Secrets = ()
-    key_file: str = ""
+    key_file: Filled = ""
     insecure_no_auth: Flag = False
     origins: Names = ()  # that browsers may call from
-    hosts: Names = ()  # names that the server goes by, beside those of this machine
+    hosts: FilledNames = ()  # names that the server goes by, beside those of this machine
     proxies: Names = ()  # addresses whose X-Forwarded-For is believed
     access_log: Flag = True
 
@@ -69,6 +79,7 @@ class Configuration(Settings):
         return {
             "bytes": self.max_bytes,
             "pixels": self.max_pixels,
+            "request_pixels": self.max_request_pixels,
             "pictures": self.max_pictures,
         }
 

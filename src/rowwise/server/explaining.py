@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from rowwise import image_files
 from rowwise.explain import Explanation
 from rowwise.flip import NO_FLIP
-from rowwise.image_files import Picture
-from rowwise.recognise import Recogniser
+from rowwise.pixels import Picture
+from rowwise.recognise import Reading, Recogniser
 from rowwise.server.answers import plain_reading
+from rowwise.server.decoding import give_way
 from rowwise.server.problems import busy
 
 Array = NDArray[Any]
@@ -30,10 +31,13 @@ class Lane:
 
     def __init__(self, most: int = MOST_WAITING) -> None:
         self.most, self.waiting = most, 0
-        self._pool = ThreadPoolExecutor(1, "rowwise-explainer")
+        self._pool = ThreadPoolExecutor(1, "rowwise-explainer", initializer=give_way)
 
     async def run(self, work: Callable[[], Told]) -> Told:
-        """Do it when its turn comes. Raises Problem (503) where too many wait."""
+        """Do it when its turn comes, unless the caller has given it up by then.
+
+        Raises Problem (503) where too many wait.
+        """
         if self.waiting >= self.most:
             raise busy(
                 "explanations", f"at most {self.most} explanations wait, and as many do; try again "
@@ -46,31 +50,33 @@ class Lane:
             self.waiting -= 1
 
     def stop(self) -> None:
-        """Let the thread end."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Let the thread end after what it is at."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def explained(
-    recogniser: Recogniser, source: bytes | Array, *, why: bool, flip: bool, max_pixels: int
-) -> dict[str, Any]:
-    """Why a picture is read as it is, and a small change that flips it, as plain data.
+    recogniser: Recogniser, picture: Picture, *, why: bool, flip: bool
+) -> tuple[Reading, dict[str, Any]]:
+    """A reading; why it is read so, and a small change that flips it, as plain data.
 
-    Raises PictureError, ModelError.
+    Raises ModelError.
     """
-    picture = image_files.picture(source, max_pixels=max_pixels)
     told: dict[str, Any] = {}
     if why:
-        told["explanation"] = plain(recogniser.explain(picture))
+        explanation = recogniser.explain(picture)
+        reading = explanation.reading
+        told["explanation"] = plain(explanation)
+    else:
+        reading = recogniser.read(picture)
     if flip:
-        told |= flipped(recogniser, picture)
-    return told
+        told |= flipped(recogniser, picture, reading)
+    return reading, told
 
 
-def flipped(recogniser: Recogniser, picture: Picture) -> dict[str, Any]:
+def flipped(recogniser: Recogniser, picture: Picture, reading: Reading) -> dict[str, Any]:
     """A small change that makes it another digit, as plain data, or why there is none."""
     found = recogniser.flip(picture)
     if found is None:
-        reading = recogniser.read(picture)
         return {"flip": None, "why_no_flip": reading.reason if reading.digit is None else NO_FLIP}
     changed = {
         "picture": png(found.picture),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rowwise import files
 from rowwise.errors import ConfigError, RunError
 from rowwise.server.configuration import Configuration
+from rowwise.server.origins import is_loopback
 from rowwise.server.problems import Problem
 
 LEAST_LENGTH, MOST_LENGTH = 16, 512
@@ -79,18 +79,6 @@ def check_reach(configuration: Configuration, addresses: Iterable[str], keys: Ke
         f"a server that others can reach ({configuration.host}) asks for an API key, got none; "
         "give ROWWISE_SERVE_API_KEYS or --key-file, or --insecure-no-auth to let everyone in"
     )
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address, or the name localhost, is this machine's own."""
-    if address == "localhost":
-        return True
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
 
 
 def _digest(key: bytes) -> bytes:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -20,6 +25,7 @@ from rowwise.recognise import Reading
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the library keeps the numbers of several processes
 MEDIA_TYPE = CONTENT_TYPE_LATEST
+PREFIX, LOCK = "rowwise-serve-", ".lock"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PICTURES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -116,3 +122,56 @@ def _outcome(told: Reading | Exception) -> str:
 def forget(pid: int, folder: Path) -> None:
     """Leave out what a worker that has ended said of its present; what it counted stays."""
     mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+class Folder:
+    """A private folder for the numbers of several workers, removed at the end.
+
+    It is locked as long as any of the processes lives that `lock` was handed to, so that what
+    killed ones left behind is known, and removed when the next server starts.
+    """
+
+    def __init__(self) -> None:
+        for old in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+            _remove_unlocked(old)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        _lock(self.lock)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self.lock)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def remove_if_last(folder: Path, lock: int) -> None:
+    """Remove the folder where all other processes that its lock was handed to have ended."""
+    os.close(lock)
+    _remove_unlocked(folder)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    with suppress(OSError):  # it is another user's, or being removed by another process
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            return
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            _lock(lock)
+            shutil.rmtree(folder)
+        finally:
+            os.close(lock)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open file. Raises BlockingIOError where another process has locked it."""
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

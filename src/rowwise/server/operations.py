@@ -53,11 +53,12 @@ TITLES = {
     404: "There is no such thing.",
     408: "The body was sent too slowly.",
     409: "It cannot be kept.",
-    413: "Too many bytes or pictures.",
+    413: "Too many bytes, pictures or pixels.",
     415: "The Content-Type is none that is read.",
     421: "The request names another host.",
     422: "The content breaks a rule.",
     503: "No room, for a moment; Retry-After says when to try again.",
+    507: "There is no room on the disk.",
 }
 ALWAYS = (421,)
 BODY = (400, 408, 413, 415, 422, 503)
@@ -166,7 +167,7 @@ CORRECT: dict[str, Any] = {
     "status_code": 201,
     "responses": {
         201: _good(schemas.Kept, {"kept": 3, "of": 12}, "It is kept."),
-        **_problems(*BODY, *KEYED, 403, 404, 409),
+        **_problems(*BODY, *KEYED, 403, 404, 409, 507),
     },
     "openapi_extra": _ONE,
 }
@@ -194,7 +195,12 @@ SERVER: dict[str, Any] = {
                 "models": ["best", "rows"],
                 "default": "best",
                 "keeps_corrections": False,
-                "limits": {"bytes": 20_000_000, "pixels": 25_000_000, "pictures": 1000},
+                "limits": {
+                    "bytes": 20_000_000,
+                    "pixels": 25_000_000,
+                    "request_pixels": 100_000_000,
+                    "pictures": 1000,
+                },
                 "needs_key": False,
                 "training_digits": True,
             },

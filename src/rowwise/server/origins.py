@@ -1,4 +1,8 @@
-"""Where requests come from: the names that a server goes by, and the sites that may change it."""
+"""Where requests come from: the names that a server goes by, and the sites that may change it.
+
+Starlette's TrustedHostMiddleware is not used: it answers 400 in plain text where 421 is the status
+that means it, and takes no address but those that are listed, by which health is asked for.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +50,33 @@ def host_name(host: str) -> str:
     return (name if colon and port.isdigit() else host).lower()
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address, or the name localhost, is this machine's own."""
+    if address == "localhost":
+        return True
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
+
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
     return True
+
+
+def names_this_machine(headers: Headers) -> bool:
+    """Whether a request names its host as only a user of this machine can.
+
+    A page of a name that was let point here names that; a proxy passes on what it was asked for.
+    """
+    name = host_name(headers.get(b"host", b"").decode("latin-1"))
+    return is_loopback(name.removeprefix("[").removesuffix("]"))
 
 
 def check_same_site(headers: Headers) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import logging
+import gc
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
 from rowwise.server import Application
 from rowwise.server.configuration import Configuration
-from rowwise.server.log import Lines, Log
+from rowwise.server.log import logging_to
+from rowwise.server.protocol import MAX_CONNECTIONS, LimitedProtocol
 
+BEAT_S = 0.9  # uvicorn looks once a second
+SWITCH_S = 0.001  # that a thread holds the interpreter while the event loop wants it
+FILES = 4 * MAX_CONNECTIONS
 KEEP_ALIVE_S = 65  # longer than the minute for which proxies keep an idle connection
 
 
@@ -33,8 +39,8 @@ def serve(
     configuration: Configuration,
     sockets: list[socket.socket],
     *,
-    log: Log,
     ready: Callable[[], None],
+    beat: Callable[[], None] | None = None,
     watch: Callable[[Callable[[], None]], None] | None = None,
     force: bool = True,
 ) -> int:
@@ -44,12 +50,16 @@ def serve(
         app: what answers.
         configuration: of the server.
         sockets: listening.
-        log: for what libraries say.
         ready: called when requests are taken.
+        beat: called every `BEAT_S` as long as requests are taken.
         watch: is given what ends the server, to be called for other reasons than a signal.
         force: a second signal ends it at once, with the exit code 1.
     """
-    server = Server(_settings(app, configuration))
+    _take_files()
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()  # the models stay: no need to look through them while requests wait
+    server = Server(_settings(app, configuration, beat))
     forced = False
 
     def end() -> None:
@@ -64,7 +74,7 @@ def serve(
 
     if watch is not None:
         watch(end)
-    with _handled(on_signal), _told_in(log):
+    with _handled(on_signal), logging_to(access=configuration.access_log):
         original = server.startup
 
         async def startup(sockets: list[socket.socket] | None = None) -> None:
@@ -73,15 +83,20 @@ def serve(
 
         server.startup = startup  # type: ignore[method-assign]
         server.run(sockets)
-    log.flush()
     return int(forced)
 
 
-def _settings(app: Application, configuration: Configuration) -> uvicorn.Config:
+def _settings(
+    app: Application, configuration: Configuration, beat: Callable[[], None] | None
+) -> uvicorn.Config:
+    async def notify() -> None:
+        if beat is not None:
+            beat()
+
     return uvicorn.Config(
         app,
         loop="auto",
-        http="httptools",
+        http=LimitedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -90,8 +105,23 @@ def _settings(app: Application, configuration: Configuration) -> uvicorn.Config:
         proxy_headers=bool(configuration.proxies),
         forwarded_allow_ips=list(configuration.proxies),
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, round(configuration.grace_s)),
+        # Of the grace, ending itself takes some: threads finish the picture that they are at.
+        timeout_graceful_shutdown=max(0.1, 0.8 * configuration.grace_s),  # type: ignore[arg-type]
+        callback_notify=notify,
+        timeout_notify=BEAT_S,  # type: ignore[arg-type]
     )
+
+
+def _take_files() -> None:
+    """Take as many files as the system lets us, for `MAX_CONNECTIONS` and what else is open."""
+    try:
+        import resource
+    except ImportError:  # no POSIX
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
@@ -104,21 +134,11 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
             signal.signal(one, old)
 
 
-@contextmanager
-def _told_in(log: Log) -> Iterator[None]:
-    """Let what uvicorn and asyncio say be lines of the log."""
-    # It tells of every malformed form, as the log does by its status.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    lines, named = Lines(log), [logging.getLogger(name) for name in ("uvicorn", "asyncio")]
-    for one in named:
-        one.addHandler(lines)
-        one.propagate = False
-    try:
-        yield
-    finally:
-        for one in named:
-            one.removeHandler(lines)
-            one.propagate = True
+def leave(code: int) -> NoReturn:
+    """End this process at once: not after threads that are at a picture nobody waits for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def say(line: str) -> None:

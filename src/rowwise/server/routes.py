@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, cast
+from collections.abc import Coroutine
+from functools import partial
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -11,12 +13,16 @@ from rowwise._version import __version__
 from rowwise.recognise import Reading
 from rowwise.server import bodies, metrics, operations, origins
 from rowwise.server.answers import Answer, json_of, plain_reading
-from rowwise.server.keys import is_loopback
+from rowwise.server.batching import is_quick
+from rowwise.server.decoding import Source
+from rowwise.server.origins import is_loopback
 from rowwise.server.problems import Problem
-from rowwise.server.queries import Asked, AskedMany, Label, parsed
+from rowwise.server.queries import Asked, AskedMany, Label, QueryRoute
 from rowwise.server.service import Service
 
+Wanted = TypeVar("Wanted")
 routes = APIRouter()
+pictures = APIRouter(route_class=QueryRoute)
 NOT_KEPT = (
     "corrections are kept by a server that was started with --keep FOLDER, for requests from its "
     "own machine"
@@ -28,36 +34,60 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.scope["service"])
 
 
-async def _taken(work: Any, body: bodies.Body, **limits: Any) -> Any:
-    """A body taken apart: at once where that is quick, else beside the event loop."""
-    if len(body.data) <= bodies.UNCOUNTED_BYTES:
-        return work(body, **limits)
-    return await asyncio.to_thread(work, body, **limits)
+class Abandoned(Exception):
+    """The client has gone before it was answered."""
+
+
+async def _while_wanted(request: Request, work: Coroutine[Any, Any, Wanted]) -> Wanted:
+    """What `work` gives. Ends it, and raises Abandoned, where the client goes before."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Abandoned
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 # --- reading ------------------------------------------------------------------------------------
 
 
-@routes.post("/v1/read", **operations.READ)
+@pictures.post("/v1/read", **operations.READ)
 async def read(request: Request, asked: Annotated[Asked, Query()]) -> Response:
     """Read the digit in one picture."""
     service = service_of(request)
     recogniser = service.shelf[asked.model]
     try:
-        body = await service.intake.read(request, bodies.ONE_TYPES)
-        source = await _taken(bodies.one_picture, body)
-        reading = await service.read(recogniser, source)
-        told = {"model": asked.model or service.shelf.default, **plain_reading(reading)}
-        told["classes"] = recogniser.model.classes
-        request.scope["call"].pictures = 1
+        source = await _one_picture(request)
+        more: dict[str, Any] = {}
         if asked.explain or asked.flip:
-            told |= await service.explain(asked.model, source, why=asked.explain, flip=asked.flip)
+            why = service.explain(asked.model, source, why=asked.explain, flip=asked.flip)
+            reading, more = await _while_wanted(request, why)
+        elif is_quick(source):
+            reading = await service.read(recogniser, source)
+        else:
+            reading = await _while_wanted(request, service.read(recogniser, source))
     finally:
         service.intake.release(request)
-    return json_of(told)
+    request.scope["call"].pictures = 1
+    tree = {"model": asked.model or service.shelf.default, **plain_reading(reading)}
+    return json_of(tree | {"classes": recogniser.model.classes} | more)
 
 
-@routes.post("/v1/read-many", **operations.READ_MANY)
+async def _one_picture(request: Request) -> Source:
+    service = service_of(request)
+    body = await service.intake.read(request, bodies.ONE_TYPES)
+    return await service.parsed(partial(bodies.one_picture, body), len(body.data))
+
+
+@pictures.post("/v1/read-many", **operations.READ_MANY)
 async def read_many(request: Request, asked: Annotated[AskedMany, Query()]) -> Response:
     """Read one digit in each of many pictures."""
     service = service_of(request)
@@ -65,8 +95,9 @@ async def read_many(request: Request, asked: Annotated[AskedMany, Query()]) -> R
     most, shape = service.configuration.max_pictures, recogniser.model.network.shape
     try:
         body = await service.intake.read(request, bodies.MANY_TYPES)
-        sources = await _taken(bodies.many_pictures, body, most=most, shape=shape)
-        found = await service.read_many(recogniser, sources)
+        work = partial(bodies.many_pictures, body, most=most, shape=shape)
+        sources = await service.parsed(work, len(body.data))
+        found = await _while_wanted(request, service.read_many(recogniser, sources))
     finally:
         service.intake.release(request)
     request.scope["call"].pictures = len(found)
@@ -77,7 +108,7 @@ async def read_many(request: Request, asked: Annotated[AskedMany, Query()]) -> R
     return json_of({"model": name, "classes": recogniser.model.classes, "readings": readings})
 
 
-@routes.post("/v1/corrections", **operations.CORRECT)
+@pictures.post("/v1/corrections", **operations.CORRECT)
 async def correct(request: Request, asked: Annotated[Label, Query()]) -> Response:
     """Keep a picture as an example of what it shows."""
     service = service_of(request)
@@ -85,25 +116,18 @@ async def correct(request: Request, asked: Annotated[Label, Query()]) -> Respons
     if not service.keeps or not _is_from_here(request):
         raise Problem(404, "not-kept-here", NOT_KEPT)
     try:
-        body = await service.intake.read(request, bodies.ONE_TYPES)
-        kept = await service.keep(asked.label, await _taken(bodies.one_picture, body))
+        kept = await service.keep(asked.label, await _one_picture(request))
     finally:
         service.intake.release(request)
     return json_of({"kept": kept.of_label, "of": kept.total}, 201)
 
 
 def _is_from_here(request: Request) -> bool:
+    """Whether a user of this machine asks, under one of its own names, and no proxy for others."""
     client = request.scope.get("client")
     headers = request.scope["call"].headers
-    return client is not None and is_loopback(client[0]) and not origins.was_forwarded(headers)
-
-
-# What takes bodies is called by the gate, past FastAPI, which describes it.
-QUICK = {
-    ("POST", "/v1/corrections"): lambda r: correct(r, parsed(Label, r.scope["query_string"])),
-    ("POST", "/v1/read"): lambda r: read(r, parsed(Asked, r.scope["query_string"])),
-    ("POST", "/v1/read-many"): lambda r: read_many(r, parsed(AskedMany, r.scope["query_string"])),
-}
+    here = client is not None and is_loopback(client[0])
+    return here and origins.names_this_machine(headers) and not origins.was_forwarded(headers)
 
 
 # --- what there is ------------------------------------------------------------------------------

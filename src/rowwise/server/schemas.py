@@ -144,7 +144,8 @@ class Limits(Shape):
     """What a request may hold."""
 
     bytes: int
-    pixels: int
+    pixels: int = Field(description="Of a picture.")
+    request_pixels: int = Field(description="Of all pictures of a request.")
     pictures: int
 
 
