@@ -186,7 +186,7 @@ def test_what_is_there_is_not_asked_for_again(server, tmp_path):
         ("answers_404", "answered 404 Not Found", 1),
         ("answers_410", "answered 410 Gone", 1),
         ("cut", "IncompleteRead", 3),
-        ("cut_short", "found one that is cut off", 3),
+        ("cut_short", "found a damaged one; fetch it again (Compressed file ended before", 3),
         ("login_page", "expected the 31,376 bytes of train-images-idx3-ubyte, found 26", 1),
         ("other_data", "with sha256 ", 3),
         ("endless", "sent more than ", 1),
