@@ -191,6 +191,29 @@ def test_a_scale_changes_the_area_by_up_to_the_square_of_its_limit():
     np.testing.assert_allclose(centres(drawn), 13.5, atol=0.15)
 
 
+class Largest:
+    """Draws the upper limit, whatever is asked for."""
+
+    def uniform(self, low, high, size):
+        return np.full(size, high)
+
+    def random(self, size):
+        return np.ones(size)
+
+
+def test_a_shear_leans_to_the_right_and_keeps_the_area():
+    row = np.arange(20)[:, None] - 9.5
+    column = np.arange(30)[None, :]
+    x, y = augment._affine(1, (20, 30), Augmentation(shear=0.3), Largest())
+    np.testing.assert_allclose(x[0], column + 0.3 * row, atol=1e-4)  # the top comes from the left
+    np.testing.assert_allclose(y[0], row + 9.5 + 0 * column, atol=1e-4)
+    # With a rotation too: of where pixels come from, the map's determinant is 1.
+    how = Augmentation(rotation_deg=40.0, shear=0.5)
+    x, y = augment._affine(50, (20, 30), how, np.random.default_rng(0))
+    (x_row, x_column), (y_row, y_column) = (np.gradient(v, axis=(1, 2)) for v in (x, y))
+    np.testing.assert_allclose(x_column * y_row - x_row * y_column, 1, atol=1e-3)
+
+
 def test_elastic_displacements_are_smooth_and_of_the_size_asked_for():
     rng = np.random.default_rng(0)
     fields = augment._smooth_fields(500, (28, 28), 8.0, rng)
@@ -212,6 +235,24 @@ def test_ink_that_leaves_a_picture_enters_no_other():
     assert not drawn[1::2].any()
     blurred = spoil(images, Augmentation(blur_share=1.0, outline_share=1.0), seed=1, step=1)
     assert not blurred[1::2].any()
+
+
+def test_a_blur_reaches_three_pixels_and_no_other_picture():
+    """Of pictures in one stack each is changed as it is alone; beyond its edges is paper."""
+    images = digits(3, (9, 8))
+    images[1] = 0
+    together = augment.blur(images, Largest())
+    for i, image in enumerate(images):
+        alone = cv2.GaussianBlur(
+            image, (7, 7), augment.BLUR_SIGMA_PX, borderType=cv2.BORDER_CONSTANT
+        )
+        np.testing.assert_allclose(together[i].astype(int), alone.astype(int), atol=1)
+    assert not together[1].any()
+    dot = np.zeros((1, 15, 15), np.uint8)
+    dot[0, 7, 7] = 255
+    assert [int(n) for n in np.flatnonzero(augment.blur(dot, Largest())[0].any(axis=1))] == [
+        *range(4, 11)
+    ]
 
 
 # --- strokes and grey levels ------------------------------------------------------------------
@@ -325,3 +366,11 @@ def test_noise_has_no_bias_where_there_is_room_for_it():
     assert 50 < spread.max() < 70
     specks = ((drawn == 0) | (drawn == 255)).mean((1, 2))
     assert (specks < 0.003).mean() == pytest.approx(0.5, abs=0.15)
+
+
+def test_specks_are_as_often_of_paper_as_of_ink():
+    """A share of 0 to 4 % in half of the pictures, half of them dark: 0.5 % each in all."""
+    for level, speck in ((0, 255), (255, 0)):
+        flat = np.full((400, 28, 28), level, np.uint8)
+        drawn = augment.add_noise(flat, np.random.default_rng(1))
+        assert (drawn == speck).mean() == pytest.approx(0.005, rel=0.2)

@@ -45,6 +45,14 @@ def test_the_temperature_that_was_used_is_found(temperature):
     assert metrics.calibration(labels, tempered).expected_error < 0.015
 
 
+@pytest.mark.parametrize(("right", "limit"), [(True, 0.1), (False, 10.0)])
+def test_a_temperature_ends_at_its_bounds(right, limit):
+    """A network that is never wrong could be ever surer, and one that always is ever less sure."""
+    probabilities = np.tile([0.6, 0.3, 0.1], (50, 1))
+    labels = np.full(50, 0 if right else 2)
+    assert fit_temperature(labels, probabilities) == pytest.approx(limit, rel=1e-3)
+
+
 def test_where_not_even_the_first_candidate_passes_nothing_is_promised():
     """Ten thousand pictures of falling confidence, errors at known places."""
     confidence = np.linspace(0.999, 0.6, 10_000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import made_models
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from made_models import field
 
 from rowwise import flip, image
+from rowwise.explain import log_odds
 from rowwise.flip import Change, changed
 from rowwise.recognise import Recogniser
 
@@ -130,6 +133,69 @@ def test_the_search_is_bounded(monkeypatch):
         read.clear()
         reader.flip(field(d))
         assert sum(read) <= flip.EVALUATIONS + flip.MOST_PX
+
+
+class Weigher:
+    """Reads a 1 as long as the ink above row 14 weighs as much as that below, and else a 0.
+
+    `odds` are those of the pictures that were read one by one.
+    """
+
+    def __init__(self):
+        self.odds = []
+
+    def fitted(self, digits):
+        return digits
+
+    def probabilities(self, digits):
+        ink = digits.astype(np.float64) / 255
+        odds = np.exp((ink[:, :14].sum((1, 2)) - ink[:, 14:].sum((1, 2))) / 9)
+        return (np.stack([np.ones_like(odds), odds], axis=1) / (1 + odds[:, None])).astype("f4")
+
+    def read(self, picture):
+        odds = float(log_odds(self.probabilities(picture[None]), 1)[0])
+        self.odds.append(odds)
+        return SimpleNamespace(digit=int(odds >= 0) if picture.any() else None)
+
+
+def beam(above, below):
+    """Ink as columns of 3 px above and below row 14, each of so many rows."""
+    digit = np.zeros((28, 28), np.uint8)
+    digit[14 - above : 14, 12:15] = digit[14 : 14 + below, 12:15] = 255
+    return digit
+
+
+def test_a_flip_takes_the_change_that_lowers_the_odds_most_and_no_more():
+    """Three rows of ink more above: one dab or wipe where it weighs most is enough."""
+    found = flip.flip(Weigher(), beam(6, 4))
+    assert found is not None
+    (change,) = found.changes
+    assert change.adds == (change.row >= 14)
+    assert found.reading.digit == 0
+
+
+def test_a_changed_picture_is_read_by_itself_once_the_odds_have_turned():
+    """Not where they are even, nor on every step of the way."""
+    for above in range(4, 9):
+        reader = Weigher()
+        search = flip._Search(reader, beam(above, 3), flip.MOST_PX)
+        assert reader.odds.pop() > 0
+        assert search.forward()
+        (odds,) = reader.odds
+        assert odds < 0
+
+
+def test_a_flip_may_have_as_many_pixels_as_allowed_and_not_one_more():
+    reader, digit = Weigher(), beam(9, 1)
+    found = flip.flip(reader, digit)
+    assert found is not None
+    size = len(found.added) + len(found.removed)
+    assert size > 9  # several changes
+    exact = flip.flip(reader, digit, most_px=size)
+    assert exact is not None
+    assert exact.changes == found.changes
+    fewer = flip.flip(reader, digit, most_px=size - 1)
+    assert fewer is None or len(fewer.added) + len(fewer.removed) < size
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 27), (27, 0), (27, 27), (13, 27), (14, 14)])

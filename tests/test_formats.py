@@ -91,7 +91,10 @@ def test_pictures_named_by_class(tmp_path):
     write_pictures(tmp_path / "one", images, labels, names)
     (tmp_path / "one" / "3" / ".DS_Store").write_bytes(b"clutter")
     (tmp_path / "one" / "3" / "Thumbs.db").write_bytes(b"clutter")
+    # A Mac leaves such a file beside each picture on foreign disks; this one would even be read.
+    Image.fromarray(images[0]).save(tmp_path / "one" / "3" / "._0.png")
     (tmp_path / "one" / ".hidden").mkdir()
+    Image.fromarray(images[0]).save(tmp_path / "one" / ".hidden" / "0.png")
     content = formats.read(tmp_path / "one")
     assert content.classes == tuple(names)  # 2 before 10
     assert same(content, (images[order], labels[order]))
@@ -136,6 +139,13 @@ def test_declared_classes(tmp_path):
     assert content.classes == ("c", "b", "a", "d")
     assert sorted(set(content.train.labels.tolist())) == [0, 1, 2]
     assert np.array_equal(content.train.images[0], images[labels == 2][0])
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".train.csv").write_text("1,2")
+    with pytest.raises(DataError, match="found other files"):
+        formats.read(tmp_path)
 
 
 def test_holds_files(tmp_path):

@@ -230,6 +230,19 @@ def test_what_only_training_needs_is_left_out_and_told(tmp_path):
 
 # --- what is refused --------------------------------------------------------------------------
 
+
+def cell(kind: str, **more) -> dict:
+    """A layer inside a Bidirectional one."""
+    return {"module": "keras.layers", "class_name": kind, "config": {**LSTM[1], **more}}
+
+
+def both_ways(kind: str, backward: str, **more) -> tuple[str, dict]:
+    """A Bidirectional layer whose second way is told apart, and so may be another."""
+    other = cell(backward, **{"go_backwards": True, **more})
+    ways = {"layer": cell(kind), "backward_layer": other}
+    return "Bidirectional", {"merge_mode": "concat", **ways}
+
+
 BAD_LAYERS = {
     "lambda": (
         ("Lambda", {"function": {"class_name": "__lambda__", "config": {"code": "4wEA"}}}),
@@ -257,6 +270,28 @@ BAD_LAYERS = {
     "huge-units": (("LSTM", {**LSTM[1], "units": 10**40}), r"a whole number is below 2\^63"),
     "large-units": (("LSTM", {**LSTM[1], "units": 1e300}), r"units"),
     "no-units": (("LSTM", {}), r"not described as Keras does it \(KeyError: 'units'\)"),
+    "unlike": (
+        both_ways("LSTM", "GRU", reset_after=True),
+        r"layer_1 \(Bidirectional\): both ways must be alike",
+    ),
+    "unlike-units": (both_ways("LSTM", "LSTM", units=3), r"both ways must be alike"),
+    "unlike-activation": (both_ways("LSTM", "LSTM", activation="relu"), r"ways must be alike"),
+    "first-backwards": (
+        ("Bidirectional", {"merge_mode": "concat", "layer": cell("LSTM", go_backwards=True)}),
+        r"it must read forward first and then backward",
+    ),
+    "both-forward": (
+        both_ways("LSTM", "LSTM", go_backwards=False),
+        r"it must read forward first and then backward",
+    ),
+    "summed": (
+        ("Bidirectional", {"merge_mode": "sum", "layer": cell("LSTM")}),
+        r"its merge_mode must be concat, got sum",
+    ),
+    "around-dense": (
+        ("Bidirectional", {"merge_mode": "concat", "layer": cell("Dense")}),
+        r"it must be around one of SimpleRNN, LSTM, GRU",
+    ),
     "scaled": (("Rescaling", {"scale": 2.0}), r"bytes must be divided by 255"),
     "softmax-inside": (SOFTMAX, r"a softmax must stand at the end alone"),
 }
@@ -294,6 +329,60 @@ def test_a_model_that_is_no_chain_of_layers_is_refused(tmp_path):
     with pytest.raises(
         ModelError, match=r"layer simple_rnn \(SimpleRNN\): a layer may be used once"
     ):
+        keras_import.read(path)
+
+
+def chained(*layers: tuple[str, str, dict, list[str]]) -> dict:
+    """A functional model: class, name, settings, and the layers that each one reads."""
+    tree = described([])
+    tree["class_name"] = "Functional"
+    tree["config"]["layers"] = [
+        {
+            "module": "keras.layers",
+            "class_name": kind,
+            "name": name,
+            "config": {"name": name, **settings},
+            "inbound_nodes": [[[sender, 0, 0, {}] for sender in senders]] if senders else [],
+        }
+        for kind, name, settings, senders in layers
+    ]
+    return tree
+
+
+PICTURE = ("InputLayer", "picture", {"batch_shape": [None, 4, 6]}, [])
+READ = ("LSTM", "read", LSTM[1], ["picture"])
+TOLD = ("Dense", "told", SOFTMAX[1], ["read"])
+DROP = {"rate": 0.5}
+CYCLES = {
+    "none": ([PICTURE, READ, TOLD], ""),
+    "beside": (
+        [PICTURE, READ, TOLD, ("Dropout", "a", DROP, ["b"]), ("Dropout", "b", DROP, ["a"])],
+        r"layer a \(Dropout\): every layer must lead from the picture to the output",
+    ),
+    "itself": (
+        [PICTURE, READ, TOLD, ("Dropout", "a", DROP, ["a"])],
+        r"layer a \(Dropout\): every layer must lead from the picture to the output",
+    ),
+    "before": (
+        [PICTURE, ("LSTM", "read", LSTM[1], ["a"]), ("Dropout", "a", DROP, ["read"]), TOLD],
+        r"layer read \(LSTM\): a layer may be used once",
+    ),
+    "of all": (
+        [PICTURE, ("LSTM", "read", LSTM[1], ["told"]), TOLD],
+        r"layer read \(LSTM\): every layer must lead from the picture to the output",
+    ),
+}
+
+
+@pytest.mark.parametrize(("layers", "told"), CYCLES.values(), ids=CYCLES.keys())
+def test_a_cycle_of_layers_is_refused(layers, told, tmp_path):
+    named = {"read": LSTM_WEIGHTS, "told": HEAD}
+    path = tmp_path / "m.keras"
+    path.write_bytes(keras_archive.write(chained(*layers), named, ()))
+    if not told:
+        assert [layer.kind for layer in keras_import.read(path).experiment.layers] == ["lstm"]
+        return
+    with pytest.raises(ModelError, match=told):
         keras_import.read(path)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -79,6 +80,15 @@ class Server:
     def busy_once(self, request, name):
         first = self.asked.count(("busy_once", name)) == 1
         self.busy(request, name) if first else self.good(request, name)
+
+    def refused(self, request, name, *, status):
+        self.send(request, b"no", status=status)
+
+    def __getattr__(self, name):
+        """`answers_425` and the like refuse with that status."""
+        if not name.startswith("answers_"):
+            raise AttributeError(name)
+        return partial(self.refused, status=int(name.removeprefix("answers_")))
 
     def cut(self, request, name):
         self.send(request, PACKED[name][:-9], length=len(PACKED[name]))
@@ -169,8 +179,14 @@ def test_what_is_there_is_not_asked_for_again(server, tmp_path):
     [
         ("forbidden", "answered 403 Forbidden", 1),
         ("busy", "answered 503 Service Unavailable", 3),
+        # What may be over soon is asked again: too slow, too early, too many.
+        ("answers_408", "answered 408 Request Timeout", 3),
+        ("answers_425", "answered 425 Too Early", 3),
+        ("answers_429", "answered 429 Too Many Requests", 3),
+        ("answers_404", "answered 404 Not Found", 1),
+        ("answers_410", "answered 410 Gone", 1),
         ("cut", "IncompleteRead", 3),
-        ("cut_short", "found one that is cut off", 3),
+        ("cut_short", "found a damaged one; fetch it again (Compressed file ended before", 3),
         ("login_page", "expected the 31,376 bytes of train-images-idx3-ubyte, found 26", 1),
         ("other_data", "with sha256 ", 3),
         ("endless", "sent more than ", 1),

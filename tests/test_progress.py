@@ -96,6 +96,15 @@ def test_an_improvement_is_more_than_the_least_one():
     assert waits("val_loss", [3.0, 2.8, 2.6], min_delta=0.5) == ([1], 3)  # slowly is not enough
 
 
+@pytest.mark.parametrize(("monitor", "sign"), [("loss", -1), ("val_accuracy", 1)])
+def test_an_improvement_by_the_least_one_itself_is_none(monitor, sign):
+    """In sixteenths, which floats hold exactly; 0 asks for more than the same again."""
+    values = [0.5, 0.5 + sign / 16, 0.5 + sign / 8]
+    assert waits(monitor, values, min_delta=1 / 16) == ([1, 3], None)
+    assert waits(monitor, values[:2], min_delta=1 / 16, patience=1) == ([1], 2)
+    assert waits(monitor, [0.5, 0.5], patience=1) == ([1], 2)
+
+
 def after(epochs, **kept):
     metrics = [list(row(epoch)) for epoch in range(1, epochs + 1)]
     return Progress(epoch=epochs, metrics=metrics, **kept)

@@ -400,7 +400,7 @@ def test_foreign_weights_are_one_line(copied, change, message):
         ({"told": lambda m: m | {"progress": "[" * 999}}, "its progress: it is not valid JSON"),
         (
             {"tensors": lambda t: {k: v for k, v in t.items() if "velocity" not in k}},
-            "got it without",
+            "], got none; choose another --out",
         ),
         ({"tensors": lambda t: t | {"x": np.zeros(1)}}, "x is foreign"),
         ({"tensors": lambda t: {k: v for k, v in t.items() if "kernel" not in k}}, "is missing"),

@@ -100,6 +100,35 @@ def test_every_step_is_the_engines_and_epochs_tell_means_weighted_by_samples(mon
     assert all(np.array_equal(v, result.weights[k]) for k, v in trainer.weights().items())
 
 
+def test_accuracy_counts_no_outliers():
+    """They have no right answer: they are no part of the pictures that could be read right."""
+    augmentation = Augmentation(outlier_share=0.5)
+    chosen = experiment(epochs=1, seed=4, augmentation=augmentation.model_dump())
+    events = []
+    (row,) = train(chosen, callbacks=[events.append]).metrics
+    trainer = engines.training_engine(small_training.TRAINS).Trainer(
+        network := Network(chosen, DATA.shape, 10),
+        network.initialise(seed=4),
+        DATA.train_images,
+        DATA.train_labels,
+        seed=4,
+        threads=1,
+    )
+    order, right, outliers = shuffled(150, seed=4, epoch=0), 0, 0
+    for step in range(STEPS):
+        part = order[28 * step : 28 * step + 28]
+        given = distort(
+            DATA.train_images[part], DATA.train_labels[part], augmentation, seed=4, step=step
+        )
+        place = {"batch": 28, "first_step": step, "rates": np.array([1e-3])}
+        _, correct = trainer.run(np.arange(len(part)), **place, given=engines.Given(*given))
+        right, outliers = right + int(correct[0]), outliers + int((given[1] < 0).sum())
+    assert 50 < outliers < 100
+    assert row.accuracy == right / (150 - outliers)
+    last = [event for event in events if isinstance(event, Stepped)][-1]
+    assert last.accuracy == row.accuracy
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_validation_on_the_test_images_ends_in_the_test_accuracy(smoothing):
     result = train(experiment(label_smoothing=smoothing))

@@ -22,6 +22,7 @@ HOMES = {
         "engines.torch",
         "engines.torch_cells",
         "engines.torch_optimizers",
+        "engines.torch_steps",
         "engines.native_recurrence",
         "torch",
     },
@@ -62,8 +63,10 @@ HOMES = {
         "ink",
         "strokes",
         "flaws",
+        "paper",
         "image_files",
         "raster",
+        "pixels",
     },
     "pypdfium2": {"image_files"},
     "pillow_heif": {"image_files"},
@@ -98,6 +101,7 @@ AT_ONCE = HOMES["torch"] | {
     "ink",
     "strokes",
     "flaws",
+    "paper",
     "image_files",
     "raster",
     "estimator",
@@ -162,7 +166,8 @@ def at_once(tree: ast.Module) -> Iterator[ast.stmt]:
 def test_the_engines_have_one_door():
     # Layers for others' networks: what an engine is made of, and no engine.
     assert {owner(i) for i in imports(syntax("torch"))} & set(MODULES) - {"cells", "errors"} == {
-        "engines.torch_cells"
+        "engines.torch_cells",
+        "engines.torch_steps",
     }
     for name in set(MODULES) - {"torch"}:
         for imported in imports(syntax(name)):
@@ -266,7 +271,7 @@ TEXTS = sorted(
     for path in (*ROOT.glob("*"), *(p for folder in FOLDERS for p in (ROOT / folder).rglob("*")))
     if path.is_file()
     and path.suffix in ("", ".py", ".md", ".toml", ".txt", ".html", ".json", ".ipynb", ".svg")
-    and not {"__pycache__", ".hypothesis", "rowwise.egg-info"} & set(path.parts)
+    and not {"__pycache__", ".git", ".hypothesis", "rowwise.egg-info"} & set(path.parts)
 )
 # Written in pieces, so that this file does not find itself.
 FOREIGN = re.compile(

@@ -338,6 +338,101 @@ def test_backward_may_run_twice(way: Way, kind: CellKind, activation: Activation
         torch.autograd.grad(total, list(given.values()))
 
 
+def penalty(read: tuple[Any, Any], given: dict[str, Any]) -> Any:
+    """A sum over first derivatives, as a gradient penalty is, and its own derivatives."""
+    rng = np.random.default_rng(25)
+    states, c_last = read
+    total = (states * torch.from_numpy(rng.normal(size=tuple(states.shape))).to(states)).sin().sum()
+    if c_last is not None:
+        total = total + c_last.cos().sum()
+    first = torch.autograd.grad(total, list(given.values()), create_graph=True)
+    norm = sum((d * d).sum() for d in first)
+    return first, torch.autograd.grad(norm, list(given.values()))
+
+
+@every_cell
+@both_ways
+def test_second_derivatives_are_those_of_single_steps(
+    way: Way, kind: CellKind, activation: Activation
+) -> None:
+    for reverse in (False, True):
+        given = drawn(kind, (5, 4, 3, 7), way.dtype, state=True)
+        exact = wide(given)
+        got = penalty(run(kind, activation, given, way, reverse=reverse), given)
+        turned = {**exact, "x": exact["x"].flip(0)} if reverse else exact
+        states, c_last = step_by_step(kind, activation, turned)
+        expected = penalty((states.flip(0) if reverse else states, c_last), exact)
+        for mine, theirs in zip(got, expected, strict=True):
+            for value, reference in zip(mine, theirs, strict=True):
+                assert_near(value, reference, 10 * way.tolerance)  # of a gradient of a gradient
+
+
+@both_ways
+def test_second_derivatives_where_one_input_comes_from_another(way: Way) -> None:
+    """Each gradient is that of its own input alone, and those that are frozen have none."""
+    given = drawn("lstm", (5, 3, 4, 4), way.dtype)
+    given["bias"].requires_grad_(False)
+    leaves = [given["x"], given["kernel"]]
+
+    def derivatives(recurrence: Any) -> Any:
+        h, c = given["x"][0].tanh(), given["kernel"][0, :4].expand(3, 4)
+        states, _ = recurrence("lstm", "tanh", {**given, "h": h, "c": c})
+        first = torch.autograd.grad(states.sin().sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum((d * d).sum() for d in first), leaves)
+
+    got = derivatives(lambda *what: run(*what, way))
+    for value, expected in zip(got, derivatives(step_by_step), strict=True):
+        assert_near(value, expected.double(), 10 * way.tolerance)
+
+
+# PyTorch's own warning, of operations that its batches of gradients go through one by one.
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@every_cell
+@both_ways
+def test_a_batch_of_gradients_is_one_after_the_other(
+    way: Way, kind: CellKind, activation: Activation
+) -> None:
+    given = drawn(kind, (3, 2, 3, 4), way.dtype, state=True)
+    states, _ = run(kind, activation, given, way)
+    rows = torch.randn(3, *states.shape, dtype=way.dtype)
+    leaves = list(given.values())
+    unused = {"retain_graph": True, "allow_unused": True}
+    batched = torch.autograd.grad(states, leaves, rows, is_grads_batched=True, **unused)
+    for i, row in enumerate(rows):
+        alone = torch.autograd.grad(states, leaves, row, **unused)
+        for got, expected in zip(batched, alone, strict=True):
+            assert (got is None) or torch.allclose(got[i], expected, rtol=0, atol=FLOAT32_TOLERANCE)
+
+
+# Of what torch.func and forward mode themselves do.
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@every_cell
+@both_ways
+def test_what_follows_single_operations_sees_them(
+    way: Way, kind: CellKind, activation: Activation
+) -> None:
+    """By forward-mode differentiation and by torch.func, each against the pass back."""
+    import torch.autograd.forward_ad as forward_ad
+
+    given = drawn(kind, (4, 2, 3, 5), way.dtype)
+    x, along = given["x"].detach(), torch.randn(4, 2, 3, dtype=way.dtype)
+
+    def total(x: Any) -> Any:
+        return run(kind, activation, {**given, "x": x}, way)[0].sin().sum()
+
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(total(leaf), leaf)
+    assert_near(torch.func.grad(total)(x), slope.double(), way.tolerance)
+    expected = (slope * along).sum().double()
+    assert_near(torch.func.jvp(total, (x,), (along,))[1], expected, way.tolerance)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(total(forward_ad.make_dual(x, along))).tangent
+    assert_near(tangent, expected, way.tolerance)
+    rows = torch.func.vmap(total)(torch.stack([x, along]))
+    expected = torch.stack([total(x), total(along)])
+    assert_near(rows, expected.double(), way.tolerance)
+
+
 @every_cell
 @both_ways
 def test_two_passes_through_one_layer_do_not_meet(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 
 import numpy as np
@@ -134,6 +135,49 @@ def test_stopped_at_every_kind_of_place_and_resumed_gives_the_same(
         f"interrupted in epoch 2 of {chosen.epochs}, step {STEPS} of {STEPS}",
         "interrupted while the test images were read",
     ]
+
+
+@pytest.mark.parametrize(("restored", "epochs"), [(True, 1), (False, 3)])
+def test_the_best_weights_are_restored_or_the_last_are_kept(restored, epochs):
+    """No loss falls by 9, so the first epoch is the best and the third the last."""
+    rule = {"monitor": "val_loss", "min_delta": 9.0, "patience": 2, "restore_best": restored}
+    stopped = train(experiment(epochs=9, early_stopping=rule))
+    assert (stopped.status, len(stopped.metrics)) == ("stopped early", 3)
+    reference = train(experiment(epochs=epochs))
+    for name, value in reference.weights.items():
+        np.testing.assert_array_equal(stopped.weights[name], value)
+    assert stopped.test_accuracy == stopped.metrics[epochs - 1].val_accuracy
+
+
+CHANGED_STATES = {
+    "no momentum": ("slots/momentum/lstm.kernel", None, "without slots/momentum/lstm.kernel"),
+    "no velocity": ("slots/velocity/dense.bias", None, "without slots/velocity/dense.bias"),
+    "a weight less": ("lstm.kernel", None, "lstm.kernel"),
+    "another shape": ("slots/momentum/lstm.kernel", np.zeros((1, 1), np.float32), "lstm.kernel"),
+    "another optimiser's": (
+        "slots/other/lstm.kernel",
+        np.zeros((5, 24), np.float32),
+        "slots/other/lstm.kernel",
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", engines.TRAINING_ORDER)
+@pytest.mark.parametrize("name", CHANGED_STATES)
+def test_a_checkpoint_without_all_of_its_state_is_not_gone_on_from(name, engine, tmp_path):
+    """A slot that began at zero again would train on, and to another result."""
+    engine_or_skip(engine)
+    key, value, told = CHANGED_STATES[name]
+    stop = StopAt(lambda e: isinstance(e, EpochEnded))
+    train(experiment(), out=tmp_path, engine=engine, callbacks=[stop], stop=stop.stop)
+    run = Run.open(tmp_path)
+    checkpoint = run.checkpoint()
+    state = {k: v for k, v in checkpoint.state.items() if k != key}
+    if value is not None:
+        state[key] = value
+    run.save_checkpoint(dataclasses.replace(checkpoint, state=state))
+    with pytest.raises(RunError, match=told):
+        train(experiment(), out=tmp_path, engine=engine, resume=True)
 
 
 HARD = experiment(

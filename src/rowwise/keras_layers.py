@@ -64,6 +64,7 @@ class Interpreter:
         self.left_out: list[str] = []
         self._path = archive.path
         self._layers = {layer.name: layer for layer in archive.layers}
+        self._reached: set[str] = set()
         self.shape, input_name = self._input(archive.layers)
         ends = self._ends(archive.layers, input_name)
         trunk, source = self._back(ends)
@@ -83,6 +84,7 @@ class Interpreter:
             tree["branches"] = branches
         else:
             tree["reading"], trunk = self._reading(trunk)
+        self._check_reached(archive.layers)
         parts = self._translate(trunk)
         self.parts += parts
         self.classes = self._close(parts)
@@ -129,14 +131,22 @@ class Interpreter:
     def _back(self, end: Layer) -> tuple[list[Layer], Layer]:
         """The chain of layers that ends in `end`, and what it starts from."""
         chain: list[Layer] = []
+        self._reached.add(end.name)
         while end.kind not in ("InputLayer", "Concatenate"):
             chain.append(end)
             if not end.inbound:
                 return chain[::-1], Layer("InputLayer", "", {}, ())
-            if len(end.inbound) > 1 or len(chain) > len(self._layers):
+            if len(end.inbound) > 1:
                 raise self._error(end, "a layer other than Concatenate must have one input")
             end = self._layers[end.inbound[0]]
+            self._reached.add(end.name)
         return chain[::-1], end
+
+    def _check_reached(self, layers: Sequence[Layer]) -> None:
+        """Refuse what stands beside the way to the output: a cycle, since each is used once."""
+        for layer in layers:
+            if layer.name not in self._reached:
+                raise self._error(layer, "every layer must lead from the picture to the output")
 
     def _reading(self, chain: list[Layer]) -> tuple[Tree, list[Layer]]:
         """How the picture is read, and the layers after that."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -159,6 +159,23 @@ class Checkpoint:
     progress: dict[str, Any]
     average: Weights = field(default_factory=dict)
 
+    def check(self, network: Network, slots: Sequence[str]) -> None:
+        """Raise RunError unless it holds all that a training of this network does, and no more."""
+        shapes = {name: p.shape for name, p in network.parameters.items()}
+        trained = [name for name, p in network.parameters.items() if p.trainable]
+        wanted = shapes | {f"slots/{s}/{name}": shapes[name] for s in slots for name in trained}
+        if network.experiment.averaging:
+            wanted |= {f"average/{name}": shape for name, shape in shapes.items()}
+        held = {name: value.shape for name, value in self.state.items()}
+        held |= {f"average/{name}": value.shape for name, value in self.average.items()}
+        for name in sorted(wanted.keys() | held.keys()):
+            need, got = (list(of[name]) if name in of else "none" for of in (wanted, held))
+            if need != got:
+                raise RunError(
+                    f"the checkpoint of {network.experiment.name} is damaged: the shape of {name} "
+                    f"must be {need}, got {got}; choose another --out"
+                )
+
 
 class Run:
     """An existing run folder; what it holds is read when asked for."""
@@ -245,9 +262,8 @@ class Run:
         """The network's weights. Raises RunError where there are none or they do not fit."""
         path = self.folder / WEIGHTS
         if not path.exists():
-            hint = (
-                "go on with --resume" if (self.folder / CHECKPOINT).exists() else "train it again"
-            )
+            resumable = (self.folder / CHECKPOINT).exists()
+            hint = "go on with --resume" if resumable else "train it again"
             raise RunError(f"{self.folder} has no {WEIGHTS}: this run is {self.status}; {hint}")
         weights, _ = tensors.read(path, WEIGHTS_FORMAT)
         return self._check(weights, path)

@@ -144,12 +144,9 @@ class Session:
                 raise ValueError("it goes beyond the training's end")
         self._best: Weights = self._good.best
         self._average: Weights = self._good.average
+        if saved is not None:
+            saved.check(self._network, engines.slot_names(experiment.optimizer))
         self._trainer = self._trainer_of(self._good.state)
-        if saved is not None and (lost := self._lacking(saved)):
-            raise RunError(
-                f"{damaged}: it must hold all the state of this training, got it without "
-                f"{min(lost)}; choose another --out"
-            )
         self._pool = ThreadPoolExecutor(threads) if experiment.augmentation else None
         self._saved_at = time.monotonic()
         self._steps_a_call = 1
@@ -160,12 +157,6 @@ class Session:
         return engines.trainer(
             self._choice, self._network, state, *self._train, seed=seed, threads=self._threads
         )
-
-    def _lacking(self, saved: Checkpoint) -> set[str]:
-        """What a checkpoint of this training would hold and `saved` does not."""
-        averaged = self._network.parameters if self._experiment.averaging else ()
-        lost = {f"average/{name}" for name in averaged if name not in saved.average}
-        return lost | (self._trainer.state().keys() - saved.state.keys())
 
     def go(self) -> Result:
         """Train to the end, or until interrupted; the status says which.

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from rowwise import core
 from rowwise.cells import CELLS, Activation, CellKind
-from rowwise.engines import native_layers
+from rowwise.engines import native_layers, torch_steps
 from rowwise.engines.native_layers import number_of
+from rowwise.engines.torch_steps import Given
 from rowwise.errors import EngineError
 
 MOST = 2**30  # steps, sequences, inputs or gates' columns: the core counts them in 32 bits
@@ -49,21 +50,6 @@ class _Shape(ctypes.Structure):
     )
 
 
-class Given(NamedTuple):
-    """What a recurrence computes with: x [T, B, I], and weights as in `cells.CellWeights`.
-
-    h and c [B, H] are the initial state, None for zero; c is the LSTM's alone.
-    """
-
-    x: Tensor
-    kernel: Tensor
-    recurrent_kernel: Tensor
-    bias: Tensor
-    recurrent_bias: Tensor | None
-    h: Tensor | None
-    c: Tensor | None
-
-
 class Way(NamedTuple):
     """How it is run; path is the core's processor path, None for the best one."""
 
@@ -80,7 +66,7 @@ class _Array:
     """
 
     def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor.contiguous()
+        self._tensor = tensor.contiguous().resolve_neg()
         self._as_parameter_ = c_void_p(self._tensor.data_ptr())
 
 
@@ -125,12 +111,17 @@ class NativeRecurrence(torch.autograd.Function):
         return states, c_last
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(
         ctx: Any, d_states: Tensor | None, d_c_last: Tensor | None = None
     ) -> tuple[Tensor | None, ...]:
         """Back through time (Werbos 1990): the gradients of x, of each weight and of the state."""
         given = Given(*ctx.saved_tensors)
+        if torch.is_grad_enabled() or torch_steps.observer(d_states, d_c_last):
+            kind, activation, reverse, _ = ctx.way
+            wanted = ctx.needs_input_grad[2:]
+            how = {"reverse": reverse, "wanted": wanted}
+            d_results = (d_states, d_c_last)
+            return None, None, *torch_steps.gradients(kind, activation, given, *d_results, **how)
         # The pass back writes over its tape; a second one, of a retained graph, needs a new one.
         tape, ctx.tape = ctx.tape, None
         if tape is None:

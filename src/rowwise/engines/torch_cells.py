@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from rowwise.cells import Activation, CellKind
-from rowwise.engines import native_recurrence
+from rowwise.engines import native_recurrence, torch_steps
+from rowwise.engines.torch_steps import Given
 
 
 class Tape(NamedTuple):
@@ -219,17 +220,23 @@ class Recurrence(torch.autograd.Function):
         if needs_backward:
             ctx.kind, ctx.activation = kind, activation
             # Of the tape, the states alone are in others' hands, who might write into them.
-            ctx.save_for_backward(x, kernel, recurrent_kernel, tape.states)
+            given = Given(x, kernel, recurrent_kernel, bias, recurrent_bias, h, c)
+            ctx.save_for_backward(*given, tape.states)
             ctx.tape = tape
         return tape.states[1:], tape.extra[0][-1].clone() if kind == "lstm" else None
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(
         ctx: Any, d_states: Tensor, d_c_last: Tensor | None = None
     ) -> tuple[Tensor | None, ...]:
         """Back through time (Werbos 1990): the gradients of x, of each weight and of the state."""
-        x, kernel, u, _ = ctx.saved_tensors
+        *saved, _ = ctx.saved_tensors
+        given = Given(*saved)
+        if torch.is_grad_enabled() or torch_steps.observer(d_states, d_c_last):
+            what = (ctx.kind, ctx.activation, given, d_states, d_c_last)
+            wanted = ctx.needs_input_grad[3:]
+            return None, None, None, *torch_steps.gradients(*what, reverse=False, wanted=wanted)
+        x, kernel, u = given[:3]
         tape: Tape = ctx.tape
         _, run = _PASSES[ctx.kind]
         dz = torch.empty_like(tape.gates)
@@ -257,15 +264,16 @@ class Recurrence(torch.autograd.Function):
         )
 
 
-def why_not_native(tensor: Tensor) -> str | None:
-    """Why the native core does not run recurrences over tensors like this one, or None if it does.
+def why_not_native(*tensors: Tensor) -> str | None:
+    """Why the native core does not run recurrences over tensors like these, or None if it does.
 
     It runs those in float32 on the CPU, if it is there.
     """
-    if tensor.device.type != "cpu":
-        return f"it runs on the CPU, not on {tensor.device}"
-    if tensor.dtype != torch.float32:
-        return f"it computes in float32, not in {tensor.dtype}"
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            return f"it runs on the CPU, not on {tensor.device}"
+        if tensor.dtype != torch.float32:
+            return f"it computes in float32, not in {tensor.dtype}"
     library = native_recurrence.library()
     return library if isinstance(library, str) else None
 
@@ -286,9 +294,9 @@ def recur(
     weights as in `cells.CellWeights`; h and c [B, H] are the initial state, None for zero. With
     `reverse` the last step is read first; the states stand in the order of x all the same. `path`
     is the core's processor path or "" for PyTorch; by default the core runs what it can, on its
-    best path.
+    best path. What follows PyTorch's operations sees them in any case.
     """
-    given = (
+    given = Given(
         x,
         weights["kernel"],
         weights["recurrent_kernel"],
@@ -297,6 +305,8 @@ def recur(
         h,
         c,
     )
+    if torch_steps.observer(*given):
+        return torch_steps.recur(kind, activation, given, reverse=reverse)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
     runs_natively = native_recurrence.knows(kind, activation) and why_not_native(x) is None
     if runs_natively if path is None else path:
@@ -304,6 +314,6 @@ def recur(
         read = native_recurrence.NativeRecurrence.apply(way, keep, *given)  # type: ignore[no-untyped-call]
         return cast(tuple[Tensor, Tensor | None], read)
     if reverse:
-        given = (x.flip(0), *given[1:])
+        given = given._replace(x=x.flip(0))
     states, c_last = Recurrence.apply(kind, activation, keep, *given)  # type: ignore[no-untyped-call]
     return states.flip(0) if reverse else states, c_last
