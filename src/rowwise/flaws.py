@@ -1,4 +1,4 @@
-"""Flaws of a picture's pixels, mended before ink is looked for: inverted stripes, specks."""
+"""Flaws of a picture, mended on the way to its ink: inverted stripes, specks, ruled lines."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ INK_AT_EDGE = 0.1  # of the picture's edge, once its stripes are turned back: a 
 SPECK_PX = 3  # pixels of the largest speck
 LEAST_SPECKS = 12  # so many, and a share of the picture, are noise and not ink
 LEAST_SPECKED = 0.012
+LINE_SPAN = 0.8  # of the picture's side: a straight line that is longer may be ruled
+FAINT_LINE = 0.8  # of the level of other ink: what is stronger may be a stroke
+LINE_THICK = 0.025  # of the picture's side
 HALF = 128
 
 Bytes = NDArray[np.uint8]
@@ -137,3 +140,51 @@ def _filled(pixels: Bytes, gaps: Bools) -> Bytes:
     total = cv2.filter2D(pixels * known, -1, _AROUND, borderType=border)
     number = cv2.filter2D(known, -1, _AROUND, borderType=border)
     return np.where(gaps & (number > 0), total / np.maximum(number, 1), pixels).astype(np.uint8)
+
+
+# --- ruled lines ----------------------------------------------------------------------------------
+
+
+def without_lines(mask: Bytes, above: Bytes) -> Bytes:
+    """Take ruled lines out of a mask, and mend the strokes that they crossed.
+
+    A line is thin and runs, nearly straight, through nearly the whole picture. One or two that are
+    as strong as what else there is may be strokes of a digit that fills its picture, and stay.
+
+    Args:
+        mask: uint8 [rows, columns], 0 or 1.
+        above: uint8 [rows, columns], how far each pixel stands out from the paper.
+    """
+    mask = _without_rows(mask, above)
+    return _without_rows(mask.T.copy(), above.T).T.copy()
+
+
+def _without_rows(mask: Bytes, above: Bytes) -> Bytes:
+    rows, columns = mask.shape
+    thick = max(2, round(LINE_THICK * max(rows, columns)))
+    if rows < 4 * thick or columns < 4 * thick:
+        return mask
+    run = np.ones((1, max(8, columns // 8)), np.uint8)
+    tall = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((thick + 1, 1), np.uint8))
+    low = cv2.morphologyEx(cv2.subtract(mask, tall), cv2.MORPH_CLOSE, np.ones((1, 7), np.uint8))
+    thin = cv2.morphologyEx(low, cv2.MORPH_OPEN, run)
+    if cv2.countNonZero(thin) < LINE_SPAN * 0.5 * columns:
+        return mask
+    bridged = cv2.dilate(thin, np.ones((3, 3), np.uint8))
+    bridged = cv2.morphologyEx(bridged, cv2.MORPH_CLOSE, np.ones((1, columns // 2), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
+    wide, high = stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]
+    lines = (wide >= LINE_SPAN * columns) & (high <= 3 * thick + 0.06 * columns)
+    lines[0] = False
+    if not lines.any():
+        return mask
+    line = cv2.bitwise_and(lines[labels].astype(np.uint8), cv2.subtract(mask, tall))
+    rest = cv2.morphologyEx(cv2.subtract(mask, line), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    if lines.sum() < 3:
+        levels = cv2.mean(above, line)[0], cv2.mean(above, rest)[0]
+        if levels[0] > FAINT_LINE * levels[1]:
+            return mask
+    rest = cv2.subtract(mask, line)
+    mended = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((2 * thick + 1, 1), np.uint8))
+    whole: Bytes = cv2.bitwise_or(rest, cv2.bitwise_and(mended, line))
+    return whole

@@ -13,7 +13,7 @@ from rowwise import ink, paper, pixels
 from rowwise.errors import PictureError
 from rowwise.ink import Ink, Show
 from rowwise.pixels import Picture
-from rowwise.strokes import stroke_width
+from rowwise.strokes import stroke_width, unlike_a_digit
 
 READER = 2  # raised when pictures become rows in another way: thresholds of before hold no more
 SIDE_PX = 28
@@ -27,9 +27,11 @@ LEAST_PEAK = 200
 NEAR_PX = 96  # of the copy: of a smaller digit a nearer copy is made
 NO_INK = "no ink: nothing stands out from the paper as the strokes of a digit do"
 TOO_SMALL = (
-    "too small: what stands out from the paper has {share:.1%} of the picture's longer side, and a "
-    "digit is read from {least:.1%} on; cut it out"
+    "too small: what stands out from the paper has {share:.1%} of the picture's longer side, too "
+    "little to be read surely; cut it out"
 )
+UNLIKE = "perhaps no digit: the ink looks like {like}"
+SMALL = 0.08  # of the picture's longer side: a digit that is shorter may be missed
 SPECK = 0.012  # of the picture's longer side: what is shorter is no small digit either
 AS_IT_IS = "as it is"  # the name of the candidate where the picture was like MNIST's
 SEVERAL = "several digits: beside the one that was read, {count} more {pieces} as large as a digit"
@@ -112,10 +114,7 @@ def normalise(picture: Picture | Array, *, steps: bool = False) -> Normalised:
         if steps:
             show("digit", "The picture already was as MNIST's are, and stays.", digit)
         return Normalised((Candidate(digit, 1.0, AS_IT_IS),), steps=tuple(kept))
-    candidates, others = _candidates(array, show if steps else None)
-    doubt = ""
-    if others:
-        doubt = SEVERAL.format(count=others, pieces="piece" if others == 1 else "pieces")
+    candidates, doubt = _candidates(array, show if steps else None)
     reason = "" if candidates else _why_none(array)
     return Normalised(candidates, reason, doubt, tuple(kept))
 
@@ -143,8 +142,8 @@ def normalise_many(arrays: Bytes) -> list[Normalised]:
 def _why_none(picture: Bytes) -> str:
     """Why no digit was found in a picture."""
     share = ink.largest_part(picture)
-    if SPECK <= share < ink.LEAST_LENGTH:
-        return TOO_SMALL.format(share=share, least=ink.LEAST_LENGTH)
+    if SPECK <= share < SMALL:
+        return TOO_SMALL.format(share=share)
     return NO_INK
 
 
@@ -157,8 +156,8 @@ class _Look(NamedTuple):
     odds: float | None = None  # where its score says nothing of them
 
 
-def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...], int]:
-    """The digits that may be in a picture, the likeliest first, and how many more there are."""
+def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...], str]:
+    """The digits that may be in a picture, the likeliest first, and what leaves doubt of all."""
     looks, others = _looks(picture, show)
     kept: list[Candidate] = []
     for place, look in enumerate(looks):
@@ -174,7 +173,12 @@ def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...
                 break
         else:
             kept.append(Candidate(digit, odds, name))
-    return tuple(sorted(kept, key=lambda one: -one.odds)), others
+    doubt = ""
+    if others:
+        doubt = SEVERAL.format(count=others, pieces="piece" if others == 1 else "pieces")
+    elif looks and not looks[0].ink.laid and (like := unlike_a_digit(looks[0].ink.mask)):
+        doubt = UNLIKE.format(like=like)
+    return tuple(sorted(kept, key=lambda one: -one.odds)), doubt
 
 
 def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
@@ -202,12 +206,15 @@ def _looks(picture: Bytes, show: Show | None) -> tuple[list[_Look], int]:
         show("sheet", "The paper, bare of what lies around it.", sheet.pixels)
         ink.find(sheet.pixels, show=show)
     looks = [_Look(sheet.pixels, one, "a sheet in it") for one in inks]
-    if _is_blob(inks[0]):  # the sheet may be a bold stroke round a hole
+    if _is_blob(inks[0]) and _is_as_around(working[0], sheet, inks[0]):
         round_it = [one for one in whole if not one.ink.laid and _covers(one.ink, sheet)]
         if round_it and round_it[0].ink.score > inks[0].score:
             return whole, in_whole[0].others
         looks += round_it
-    return looks, inks[0].others + len(on_sheets) - 1
+    _, _, wide, high = cv2.boundingRect(sheet.hull)
+    length = max(inks[0].box[2:]) / max(inks[0].mask.shape) * max(wide, high)
+    beside = ink.beside(working[0], sheet.hull, inks[0], length)
+    return looks, inks[0].others + max(len(on_sheets) - 1, beside)
 
 
 def _encloses(found: Ink, sheet: paper.Sheet) -> bool:
@@ -223,6 +230,15 @@ def _is_blob(found: Ink) -> bool:
     outlines, _ = cv2.findContours(found.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     hull = cv2.contourArea(cv2.convexHull(np.concatenate(outlines)))
     return cv2.countNonZero(found.mask) > BLOB_SHARE * hull
+
+
+def _is_as_around(copy: Bytes, sheet: paper.Sheet, found: Ink) -> bool:
+    """Whether ink is as bright as what lies around its sheet, which may be a bold stroke then."""
+    plain = copy if copy.ndim == 2 else cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY)
+    near, far = (cv2.dilate(sheet.hull, np.ones((side, side), np.uint8)) for side in (7, 25))
+    around = cv2.mean(plain, cv2.subtract(far, near))[0]
+    bare = cv2.mean(plain, sheet.bare)[0]
+    return (around > bare) == found.bright
 
 
 def _covers(found: Ink, sheet: paper.Sheet) -> bool:

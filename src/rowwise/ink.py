@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rowwise.flaws import without_specks, without_stripes
+from rowwise.flaws import without_lines, without_specks, without_stripes
 from rowwise.strokes import (
     STRIP_SHARE,
     Strokes,
     choose,
     is_of_paper,
     longest_inside,
-    without_lines,
+    parts_beside,
 )
 
 SIDE_PX = 256  # the longer side of the copy that is searched
@@ -34,9 +34,9 @@ EVEN_TRUST = 0.55  # where that one level is even
 EVEN_NOISE = 0.1  # of the way from paper to ink: paper in even light has less
 TURNED_TIMES = 1.1  # better than without: what turns stripes back is sure of them
 LEAST_LENGTH = 0.035  # of the picture's longer side
-LEAST_SCORE = 0.1  # with less it is grain, or a change of light
+LEAST_SCORE, LEAST_TRUSTED = 0.1, 0.09  # with less it is grain, or a change of light
 LEAST_STEEPNESS = 0.06
-LEAST_CONTRAST = 6.0  # levels of 255
+LEAST_CONTRAST, CLEAR_CONTRAST = 6.0, 20.0  # levels of 255
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[Any]
@@ -184,10 +184,28 @@ def largest_part(pixels: Bytes) -> float:
     longest = 0
     for level in _levels(plain, None):
         threshold = ink_threshold(level.above, level.noise)
-        if threshold is not None and level.trust == 1:
+        if level.trust == 1 and (threshold or 0) >= CLEAR_CONTRAST:
             mask = (level.above > threshold).astype(np.uint8)
             longest = max(longest, longest_inside(mask))
     return float(longest / max(plain.shape))
+
+
+def beside(copy: Bytes, hull: Bytes, found: Ink, length: float) -> int:
+    """How many digits there may be beside a field in which ink was found.
+
+    Args:
+        copy: the picture's `working_copy`.
+        hull: uint8 [rows, columns] of it, 1 in the field.
+        found: the ink in the field.
+        length: of the digit's longer side, in pixels of the copy.
+    """
+    count = 0
+    for level in _levels(grey(copy), found.bright):
+        threshold = ink_threshold(level.above, level.noise)
+        if level.trust == 1 and threshold is not None:
+            mask = (level.above > threshold).astype(np.uint8)
+            count = max(count, parts_beside(mask, hull, length))
+    return count
 
 
 def _in_a_margin(copy: Bytes, scale: float) -> list[Ink]:
@@ -281,9 +299,9 @@ def _candidate(level: _Level, smooth: Bytes, edges: Bytes, scale: float) -> _Can
         return None
     if scale <= 1 and is_of_paper(strokes.mask, smooth):
         return None
-    if strokes.score <= LEAST_SCORE:
-        return None
     score = level.trust * strokes.score
+    if strokes.score <= LEAST_SCORE or score <= LEAST_TRUSTED:
+        return None
     return _Candidate(level.above, threshold, level.bright, mask, unruled, strokes, score)
 
 
@@ -319,7 +337,7 @@ def _shared(one: Bytes, other: Bytes) -> float:
 
 def touches_sides(mask: Bytes) -> bool:
     """Whether a mask reaches a side of its picture."""
-    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+    return any(side.any() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
 
 
 def is_steep(above: Bytes, edges: Bytes, mask: Bytes) -> bool:

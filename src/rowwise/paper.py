@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -82,8 +83,8 @@ def _sheet(picture: Bytes, region: Bytes, hull: Bytes, grain: float) -> Sheet:
     rows, columns = picture.shape[:2]
     scale = (columns / hull.shape[1], rows / hull.shape[0])
     left, top, wide, high = cv2.boundingRect(hull)
-    x0, x1 = (round(v * scale[0]) for v in (left, left + wide))
-    y0, y1 = (round(v * scale[1]) for v in (top, top + high))
+    x0, y0 = int(left * scale[0]), int(top * scale[1])
+    x1, y1 = math.ceil((left + wide) * scale[0]), math.ceil((top + high) * scale[1])
     cut = picture[y0:y1, x0:x1]
     share = min(1.0, KEPT_PX / max(cut.shape[:2]))
     cut = cut.copy() if share == 1 else _resized(cut, share)

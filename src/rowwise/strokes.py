@@ -1,4 +1,4 @@
-"""Strokes: which parts of a mask are the digit's, and which lines, frames, specks, neighbours."""
+"""Strokes: which parts of a mask are the digit's, and which frames, specks, neighbours."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ STRIP_SHARE = 0.8  # of a side of the picture: what covers more, and ends there,
 NARROW = 0.3  # of a picture's longer side: one that is narrower was cut closely round a 1
 NEAR_SIDE_PX = 2  # from the picture's side: a line that is as near to it lies at it
 SIDE_SPAN = 0.95  # of the picture's side: what runs along all of it is no stroke
-LINE_SPAN = 0.8  # of the picture's side: a straight line that is longer may be ruled
-FAINT_LINE = 0.8  # of the level of other ink: what is stronger may be a stroke
-LINE_THICK = 0.025  # of the picture's side
+MOST_ALIKE = 6  # parts of about the same length: more are grain
 MOST_PARTS = 16  # whose thickness is looked at, the largest
 STRAIGHT_SHARE = 0.3  # of the longer side of the smallest box around it: a line has less
 CREASE_SHARE = 0.05  # of a line's length: one that is thinner may be a sheet's fold
@@ -28,11 +26,14 @@ SPECK_AREA = 0.02  # of the largest part
 AROUND_SHARE = 0.4  # of a part's box: what is drawn around it has more in its own
 THIN_RING = 0.15  # of its longer side: what is drawn around a digit is no thicker
 INSIDE_SHARE = 0.25  # of the longer side of what is drawn around it: a digit has more
+OTHER_LONG = 0.28  # of the digit's longer side: what was left out and is as long may be one too
+SOLID_SHARE, SOLID_WIDTH = 0.8, 0.4  # of its hull's area, and of its longer side: strokes have less
 AS_LARGE = 0.4  # of the digit's longer side: a part that is as long may be a digit too
 TALL = 1.6  # times as high as wide: a broken digit is not much more
 HIGH = 0.5  # of the digit's height: pieces of it that stand side by side are lower
 BREAKS, BREAKS_ACROSS = 0.12, 0.2  # of the digit's height and width: thinner strokes break
 BREAK_PX = 1.6  # of the picture: a gap that is no wider may be a break
+CLEARLY = 0.4  # of the thickness of strokes: between a digit and a smaller one beside it
 APART = 0.08  # of the longer side: what thin pieces of one digit are not
 CLEAR = 0.05  # of the longer side of what is drawn around: nearer pieces may be of one digit
 AS_THICK = 0.2  # of the digit's thickness
@@ -82,10 +83,15 @@ def _parts(mask: Bytes) -> _Parts:
 
 
 def longest_inside(mask: Bytes) -> int:
-    """The longer side, in pixels, of the longest part of a mask that touches no side of it."""
+    """The longer side, in pixels, of the longest part of a mask that touches no side of it.
+
+    0 where so many are nearly as long that they are grain.
+    """
     parts = _parts(mask)
     long = np.maximum(parts.right - parts.left, parts.bottom - parts.top)
-    return int(long[1:][parts.edge[1:] == 0].max(initial=0))
+    inside = long[1:][parts.edge[1:] == 0]
+    longest = int(inside.max(initial=0))
+    return longest if (2 * inside >= longest).sum() <= MOST_ALIKE else 0
 
 
 def choose(mask: Bytes, edges: Bytes, *, pixel: float = 1.0) -> Strokes | None:
@@ -144,9 +150,11 @@ def _others(parts: _Parts, taken: NDArray[np.bool_], pixel: float) -> int:
     down = (parts.top <= 0) & (parts.bottom >= rows) & (bottom - top < rows)
     straight = (short <= 1.5 * parts.thick) & (short <= 0.15 * long) & (parts.edge > 0)
     digit = long[taken].max()
-    large = (long >= AS_LARGE * digit) & (parts.thick >= AS_THICK * parts.thick[taken].max())
-    other = large & ~taken & ~(around | across | down | straight) & (parts.edge < FRAME_SHARE)
+    thick = parts.thick >= AS_THICK * parts.thick[taken].max()
+    aside = around | across | down | straight | (parts.edge >= FRAME_SHARE) | taken
+    other = thick & (long >= OTHER_LONG * digit) & ~aside
     other[0] = False
+    large = thick & (long >= OTHER_LONG * digit)
     inside = np.flatnonzero(large & taken)
     beside = max(
         (_stand_apart(parts, inside, int(part), BREAK_PX * pixel) for part in inside), default=0
@@ -168,9 +176,53 @@ def _stand_apart(parts: _Parts, inside: Array, part: int, least: float) -> int:
     high, wide = bottom.max() - top.min(), right.max() - left.min()
     thick, apart = parts.thick[inside].max(), APART * max(high, wide)
     beside = across >= (max(least, apart if thick < BREAKS * high else 0))
-    beside &= np.minimum(bottom - top, parts.bottom[part] - parts.top[part]) >= HIGH * high
+    both_high = np.minimum(bottom - top, parts.bottom[part] - parts.top[part]) >= HIGH * high
+    beside &= both_high | (across >= max(least, CLEARLY * float(thick)))
     below = down >= (max(least, apart if thick < BREAKS_ACROSS * wide else 0))
     return int((beside | below & (high > TALL * wide)).sum())
+
+
+def parts_beside(mask: Bytes, hull: Bytes, length: float) -> int:
+    """How many parts beside a field are as large as a digit, off the sides and not around it.
+
+    Args:
+        mask: uint8 [rows, columns], 0 or 1.
+        hull: uint8 [rows, columns], 1 in the field.
+        length: of the longer side of the digit in the field, in pixels.
+    """
+    parts = _parts(mask)
+    x, y, wide, high = cv2.boundingRect(hull)
+    touched = np.unique(parts.labels[cv2.dilate(hull, np.ones((9, 9), np.uint8)) > 0])
+    around = (parts.left <= x) & (parts.top <= y)
+    around &= (parts.right >= x + wide) & (parts.bottom >= y + high)
+    long = np.maximum(parts.right - parts.left, parts.bottom - parts.top)
+    beside = (long >= AS_LARGE * length) & (parts.edge == 0) & ~around & (parts.thick > 0)
+    beside[touched] = beside[0] = False
+    return int(beside.sum())
+
+
+def unlike_a_digit(mask: Bytes) -> str:
+    """What a mask looks like rather than a digit; empty where it looks like one.
+
+    A line from side to side of the picture, a solid patch, or what fills a corner: they may be
+    strokes, or the fold of a sheet, a finger, a desk.
+    """
+    rows, columns = mask.shape
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    points = np.concatenate(outlines)
+    _, sides, _ = cv2.minAreaRect(points)
+    slim = min(sides) <= STRAIGHT_SHARE * max(sides)
+    _, _, wide, high = cv2.boundingRect(mask)
+    narrow = min(rows, columns) < NARROW * max(rows, columns)
+    if slim and not narrow and (wide >= SIDE_SPAN * columns or high >= SIDE_SPAN * rows):
+        return "a line from side to side"
+    solid = cv2.countNonZero(mask) > SOLID_SHARE * cv2.contourArea(cv2.convexHull(points))
+    if solid and min(sides) > SOLID_WIDTH * max(sides):
+        return "a solid patch"
+    corners = mask[:3, :3].any(), mask[:3, -3:].any(), mask[-3:, :3].any(), mask[-3:, -3:].any()
+    if any(corners) and not (wide >= SIDE_SPAN * columns and high >= SIDE_SPAN * rows):
+        return "what reaches in from a corner"
+    return ""
 
 
 def _is_strip(parts: _Parts, part: int) -> bool:
@@ -245,7 +297,7 @@ def _is_rectangle(parts: _Parts, part: int) -> bool:
     """Whether a part is a full rectangle."""
     x0, y0, x1, y1 = (int(v[part]) for v in (parts.left, parts.top, parts.right, parts.bottom))
     wide, high = x1 - x0, y1 - y0
-    full = parts.area[part] > 0.5 * wide * high and min(wide, high) > 0.5 * max(wide, high)
+    full = parts.area[part] > 0.5 * wide * high and min(wide, high) > 0.35 * max(wide, high)
     if not full:
         return False
     shape = (parts.labels[y0:y1, x0:x1] == part).astype(np.uint8)
@@ -381,48 +433,3 @@ def _score(
     explained = cv2.mean(edges, outline)[0] * cv2.countNonZero(outline) / max(1.0, all_edges)
     strong = cv2.mean(edges, outline)[0] / max(1.0, float(cv2.minMaxLoc(edges)[1]))
     return float(slender * off_edge * large * explained**0.5 * strong**0.5)
-
-
-def without_lines(mask: Bytes, above: Bytes) -> Bytes:
-    """Take ruled lines out of a mask, and mend the strokes that they crossed.
-
-    A line is thin and runs, nearly straight, through nearly the whole picture. One or two that are
-    as strong as what else there is may be strokes of a digit that fills its picture, and stay.
-
-    Args:
-        mask: uint8 [rows, columns], 0 or 1.
-        above: uint8 [rows, columns], how far each pixel stands out from the paper.
-    """
-    mask = _without_rows(mask, above)
-    return _without_rows(mask.T.copy(), above.T).T.copy()
-
-
-def _without_rows(mask: Bytes, above: Bytes) -> Bytes:
-    rows, columns = mask.shape
-    thick = max(2, round(LINE_THICK * max(rows, columns)))
-    if rows < 4 * thick or columns < 4 * thick:
-        return mask
-    run = np.ones((1, max(8, columns // 8)), np.uint8)
-    tall = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((thick + 1, 1), np.uint8))
-    low = cv2.morphologyEx(cv2.subtract(mask, tall), cv2.MORPH_CLOSE, np.ones((1, 7), np.uint8))
-    thin = cv2.morphologyEx(low, cv2.MORPH_OPEN, run)
-    if cv2.countNonZero(thin) < LINE_SPAN * 0.5 * columns:
-        return mask
-    bridged = cv2.dilate(thin, np.ones((3, 3), np.uint8))
-    bridged = cv2.morphologyEx(bridged, cv2.MORPH_CLOSE, np.ones((1, columns // 2), np.uint8))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
-    wide, high = stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]
-    lines = (wide >= LINE_SPAN * columns) & (high <= 3 * thick + 0.06 * columns)
-    lines[0] = False
-    if not lines.any():
-        return mask
-    line = cv2.bitwise_and(lines[labels].astype(np.uint8), cv2.subtract(mask, tall))
-    rest = cv2.morphologyEx(cv2.subtract(mask, line), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
-    if lines.sum() < 3:
-        levels = cv2.mean(above, line)[0], cv2.mean(above, rest)[0]
-        if levels[0] > FAINT_LINE * levels[1]:
-            return mask
-    rest = cv2.subtract(mask, line)
-    mended = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((2 * thick + 1, 1), np.uint8))
-    whole: Bytes = cv2.bitwise_or(rest, cv2.bitwise_and(mended, line))
-    return whole
