@@ -172,7 +172,7 @@ def find(
 
 
 def largest_part(pixels: Bytes) -> float:
-    """How long the longest of what stands out from even paper is, and lies off the sides.
+    """How long the longest is of what stands out from the paper around it, off the sides.
 
     Args:
         pixels: uint8 [rows, columns] or [rows, columns, 3].
@@ -184,7 +184,7 @@ def largest_part(pixels: Bytes) -> float:
     longest = 0
     for level in _levels(plain, None):
         threshold = ink_threshold(level.above, level.noise)
-        if level.trust == 1 and (threshold or 0) >= CLEAR_CONTRAST:
+        if level.trust < 1 and threshold is not None and threshold >= CLEAR_CONTRAST:
             mask = (level.above > threshold).astype(np.uint8)
             longest = max(longest, longest_inside(mask))
     return float(longest / max(plain.shape))

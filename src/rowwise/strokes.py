@@ -87,6 +87,8 @@ def longest_inside(mask: Bytes) -> int:
 
     0 where so many are nearly as long that they are grain.
     """
+    if mask.all():
+        return 0
     parts = _parts(mask)
     long = np.maximum(parts.right - parts.left, parts.bottom - parts.top)
     inside = long[1:][parts.edge[1:] == 0]
