@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import made_models
+import made_pictures
 import made_study
 import numpy as np
 import pytest
@@ -196,7 +197,11 @@ def test_training_starts_from_a_model_and_its_own_experiment(shipped, rowwise, t
 
 
 def test_a_run_on_joined_data_is_packed_with_the_same_data(shipped, rowwise, tmp_path):
-    place, mine = saved(tmp_path / "first", FIRST), tmp_path / "mine"
+    digits = [made_pictures.mnist_like(made_pictures.drawn(digit)) for digit in range(10)]
+    read = replace(  # pictures that a recogniser takes for one digit each
+        FIRST, train_images=np.stack(digits * 40), train_labels=np.arange(400) % 10
+    )
+    place, mine = saved(tmp_path / "first", read), tmp_path / "mine"
     corrections.keep(mine, field(7), label="7", classes=DIGITS)
     both = ("--data", place, "--data", mine)
     assert (

@@ -298,7 +298,7 @@ def test_real_mnist_in_other_formats(real, home):
     (plain / FILES[2]).unlink()
     (plain / f"{FILES[2]}.gz").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(
-        DataError, match=f"{FILES[2]}.gz: expected a whole gzip file, found one tha"
+        DataError, match=f"{FILES[2]}.gz: expected a whole gzip file, found a damaged one"
     ):
         data.load(path=plain)
 

@@ -260,7 +260,7 @@ def _crosses(sheet: paper.Sheet, found: Ink) -> bool:
     """Whether ink reaches the rim of a sheet: it may go on beyond it."""
     rows, columns = found.mask.shape
     inside = cv2.resize(sheet.inside, (columns, rows), interpolation=cv2.INTER_NEAREST)
-    rim = cv2.subtract(1, cv2.erode(inside, np.ones((5, 5), np.uint8), borderValue=0))
+    rim = 1 - cv2.erode(inside, np.ones((5, 5), np.uint8), borderValue=0)
     return bool(cv2.countNonZero(cv2.bitwise_and(found.mask, rim)) > 0)
 
 

@@ -209,19 +209,18 @@ def beside(copy: Bytes, hull: Bytes, found: Ink, length: float) -> int:
 
 
 def _in_a_margin(copy: Bytes, scale: float) -> list[Ink]:
-    """What a tight crop holds, once as dark and once as bright ink, laid into an empty margin."""
+    """What a tight crop holds, as dark and as bright ink, laid into an empty margin."""
     plain = grey(copy)
     _, upper = cv2.threshold(plain, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     pad = max(2, round(MARGIN * max(plain.shape)))
     found = []
-    for bright, part in ((False, upper), (True, cv2.subtract(1.0, upper))):
-        if not cv2.countNonZero(part):
-            continue
-        paper = quantile(plain, part, 0.5)
+    for bright, part in ((False, upper), (True, 1 - upper)):
+        paper = quantile(plain, part, 0.5) if part.any() else 0.0
         laid = cv2.copyMakeBorder(plain, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=paper)
         for one in _search(laid, scale, bright=bright)[:1]:
             gap = round(pad * one.mask.shape[0] / laid.shape[0])
-            if _fills(one.mask[gap:-gap, gap:-gap]):
+            inner = one.mask[gap:-gap, gap:-gap]
+            if inner.size and _fills(inner):
                 found.append(one._replace(laid=True))
     return found
 

@@ -200,7 +200,10 @@ MaxPixels = Annotated[
 MaxRequestPixels = Annotated[
     int | None,
     typer.Option(
-        "--max-request-pixels", min=784, help="Of all pictures of a request; default: 100,000,000."
+        "--max-request-pixels",
+        min=784,
+        metavar="<int>",
+        help="Of all pictures of a request; default: 100,000,000.",
     ),
 ]
 MaxPictures = Annotated[

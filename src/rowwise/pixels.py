@@ -219,11 +219,12 @@ def background(colour: Array, alpha: Array) -> NDArray[np.float32]:
     uniform = float(visible.std(axis=0).max()) < UNIFORM_LEVELS
     if not uniform and 2 * cv2.countNonZero(sheet) > cv2.countNonZero(seen):
         return np.median(visible, axis=0).astype(np.float32)
-    strokes = cv2.subtract(seen, sheet)
+    strokes = seen - sheet
     if 10 * cv2.countNonZero(strokes) < cv2.countNonZero(seen):
         strokes = seen
-    outline = cv2.subtract(strokes, cv2.erode(seen, np.ones((3, 3), np.uint8))) > 0
-    visible = colour[outline] / alpha[outline][:, None]
+    outline = strokes > cv2.erode(seen, np.ones((3, 3), np.uint8)).reshape(seen.shape)
+    if outline.any():
+        visible = colour[outline] / alpha[outline][:, None]
     return white if float(np.median(visible)) < 127.5 else white * 0
 
 
