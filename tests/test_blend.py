@@ -215,7 +215,8 @@ def test_a_run_on_joined_data_is_packed_with_the_same_data(shipped, rowwise, tmp
     assert answer.code == 0, answer.err
     assert Model.load("mine.safetensors").card.data == "made+mine"
     corrections.keep(mine, field(1), label="1", classes=DIGITS)
-    assert "is calibrated on the data of its run" in rowwise("pack", "runs/rows-s0", *both).err
+    other = rowwise("pack", "runs/rows-s0", *both).err
+    assert "is calibrated on the very data that it learnt from" in other
 
 
 @pytest.mark.slow
