@@ -398,3 +398,11 @@ def test_a_bold_zero_is_not_the_paper_of_its_hole():
         alike = [likeness(one.digit, made_pictures.mnist_like(drawn)) for one in found]
         assert max(alike) > 0.8, width
         assert alike[0] > 0.8 or found[1].odds > 0.1, "or it leaves doubt"
+
+
+def test_pictures_of_few_pixels_have_an_answer():
+    rng = np.random.default_rng(0)
+    for _ in range(120):
+        shape = tuple(rng.integers(1, 14, 2).tolist())
+        found = image.normalise(pixels.from_array(rng.integers(0, 256, shape, dtype=np.uint8)))
+        assert bool(found.candidates) != bool(found.reason), shape

@@ -115,11 +115,11 @@ def without_specks(pixels: Bytes) -> Bytes | None:
     level, _ = cv2.threshold(pixels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     bright = (pixels > level).astype(np.uint8)
     if 2 * cv2.countNonZero(bright) > bright.size:  # ink is the rarer of the two
-        bright = cv2.subtract(1.0, bright)
+        bright = 1 - bright
     specks, count = _small_parts(bright, 8)
     if count < max(LEAST_SPECKS, LEAST_SPECKED * pixels.size):
         return None
-    holes, _ = _small_parts(cv2.subtract(1.0, bright), 4)
+    holes, _ = _small_parts(1 - bright, 4)
     mended = pixels.copy()
     mended[specks | holes] = cv2.medianBlur(_filled(pixels, specks | holes), 3)[specks | holes]
     return mended

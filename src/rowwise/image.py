@@ -421,7 +421,7 @@ def as_wide_as_mnist(strokes: Bytes, found: Ink) -> Bytes:
     mask = found.mask[top : top + high, left : left + wide]
     mask = cv2.copyMakeBorder(mask, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
     inside = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
-    outside = cv2.distanceTransform(cv2.subtract(1.0, mask), cv2.DIST_L2, 5)
+    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
     shape = np.clip(inside - outside + np.float32(grown + 0.5), 0, 1)
     moved = (shape * 255).astype(np.uint8)
     x, y, w, h = cv2.boundingRect(cv2.threshold(moved, 32, 255, cv2.THRESH_BINARY)[1])

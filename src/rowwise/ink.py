@@ -409,7 +409,7 @@ def _levels(smooth: Bytes, bright: bool | None) -> Iterator[_Level]:
     paper's level.
     """
     _, upper = cv2.threshold(smooth, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    lower = cv2.subtract(1.0, upper)
+    lower = 1 - upper
     high, low = quantile(smooth, upper, 0.5), quantile(smooth, lower, 0.5)
     quietest = 255.0
     for part, level, polarity in ((upper, high, False), (lower, low, True)):
@@ -427,7 +427,7 @@ def _levels(smooth: Bytes, bright: bool | None) -> Iterator[_Level]:
     if bright in (None, False):
         share = cv2.divide(smooth, cv2.max(local, 1), scale=255)
         middle = max(1.0, quantile(local, None, 0.5))
-        yield _Level(cv2.subtract(255.0, share), noise * 255 / middle, False, trust)
+        yield _Level(255 - share, noise * 255 / middle, False, trust)
 
 
 def _least_of_top(array: Array, share: float) -> float:

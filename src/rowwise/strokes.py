@@ -26,9 +26,9 @@ SPECK_AREA = 0.02  # of the largest part
 AROUND_SHARE = 0.4  # of a part's box: what is drawn around it has more in its own
 THIN_RING = 0.15  # of its longer side: what is drawn around a digit is no thicker
 INSIDE_SHARE = 0.25  # of the longer side of what is drawn around it: a digit has more
-OTHER_LONG = 0.28  # of the digit's longer side: what was left out and is as long may be one too
+OTHER_LONG = 0.28  # of the digit's longest part: another part that is as long may be a digit too
 SOLID_SHARE, SOLID_WIDTH = 0.8, 0.4  # of its hull's area, and of its longer side: strokes have less
-AS_LARGE = 0.4  # of the digit's longer side: a part that is as long may be a digit too
+AS_LARGE = 0.4  # of a digit's longer side: what lies beside its sheet and is as long may be one too
 TALL = 1.6  # times as high as wide: a broken digit is not much more
 HIGH = 0.5  # of the digit's height: pieces of it that stand side by side are lower
 BREAKS, BREAKS_ACROSS = 0.12, 0.2  # of the digit's height and width: thinner strokes break
@@ -154,9 +154,9 @@ def _others(parts: _Parts, taken: NDArray[np.bool_], pixel: float) -> int:
     digit = long[taken].max()
     thick = parts.thick >= AS_THICK * parts.thick[taken].max()
     aside = around | across | down | straight | (parts.edge >= FRAME_SHARE) | taken
-    other = thick & (long >= OTHER_LONG * digit) & ~aside
-    other[0] = False
     large = thick & (long >= OTHER_LONG * digit)
+    other = large & ~aside
+    other[0] = False
     inside = np.flatnonzero(large & taken)
     beside = max(
         (_stand_apart(parts, inside, int(part), BREAK_PX * pixel) for part in inside), default=0
@@ -177,10 +177,10 @@ def _stand_apart(parts: _Parts, inside: Array, part: int, least: float) -> int:
     down = np.maximum(top - parts.bottom[part], parts.top[part] - bottom)
     high, wide = bottom.max() - top.min(), right.max() - left.min()
     thick, apart = parts.thick[inside].max(), APART * max(high, wide)
-    beside = across >= (max(least, apart if thick < BREAKS * high else 0))
+    beside = across >= max(least, apart if thick < BREAKS * high else 0)
     both_high = np.minimum(bottom - top, parts.bottom[part] - parts.top[part]) >= HIGH * high
     beside &= both_high | (across >= max(least, CLEARLY * float(thick)))
-    below = down >= (max(least, apart if thick < BREAKS_ACROSS * wide else 0))
+    below = down >= max(least, apart if thick < BREAKS_ACROSS * wide else 0)
     return int((beside | below & (high > TALL * wide)).sum())
 
 
