@@ -10,6 +10,8 @@ a picture, or nothing is written, any answer that is accepted is wrong. Seeded.
 `--sheet` writes pictures that were misread or wrongly accepted: as they were made, and as the
 network saw them, with label, answer and confidence; a * stands before an answer that was accepted.
 
+Of the pictures with neighbours only a quarter may be accepted at all, so more of them are made.
+
     python benchmarks/surroundings.py --sheet build/surroundings.png
 """
 
@@ -23,6 +25,7 @@ from keras_study import write_results
 from measuring import say
 from trials import Cell, Told, digits, draw_sheet, head, judge, parse, parser, recogniser, tally
 
+COUNTS = {"neighbours": 24_000, "borders": 6_000, "grounds": 6_000}
 SHOWN = 60  # pictures of each kind on the sheet
 LEVEL = 0.95
 
@@ -33,10 +36,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     source = argparse.Namespace(**{**vars(options), "count": 10**6})
     images, labels = digits(source)
     held = Digits(images, labels.tolist())
-    results = head(model, options) | {"count": options.count, "kinds": {}}
+    results = head(model, options) | {"kinds": {}}
     cells: list[Cell] = []
     for kind in options.only or KINDS:
-        pictures = made(kind, held, options.count, seed=options.seed)
+        pictures = made(kind, held, options.count or COUNTS[kind], seed=options.seed)
         told = judge(model, [one.picture for one in pictures], threads=options.threads)
         found = results["kinds"][kind] = counted([one.digit for one in pictures], told)
         found["ways"] = {
@@ -84,7 +87,8 @@ def upper_limit(wrong: int, of: int) -> float:
 
 def main() -> None:
     """Measure and write the results."""
-    options = parser("Digits among other things.", "surroundings.json", count=6000)
+    options = parser("Digits among other things.", "surroundings.json")
+    options.add_argument("--count", type=int, help="pictures of a kind (default 6,000 or 24,000)")
     options.add_argument("--only", action="append", choices=KINDS, help="this kind; repeatable")
     chosen = parse(options)
     write_results(chosen.out, measure(chosen))
