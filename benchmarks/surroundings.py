@@ -57,7 +57,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for i in bad[:SHOWN]:
             mark = "*" if told[i].accepted else ""
             words = f"{pictures[i].way} {pictures[i].digit}>{mark}{told[i].digit}"
-            cells.append(Cell((pictures[i].picture[..., :3], told[i].seen), words))
+            picture = pictures[i].picture
+            shown = picture if picture.ndim == 2 else picture[..., :3]
+            cells.append(Cell((shown, told[i].seen), words))
     if options.sheet:
         draw_sheet(cells, options.sheet)
     return results

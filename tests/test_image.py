@@ -332,6 +332,18 @@ def test_one_digit_is_not_said_to_be_several():
             assert image.normalise(beside(digit, width=width)).doubt == ""
 
 
+def test_a_neighbour_of_which_a_side_leaves_a_little_is_none():
+    """A crop of a row of digits: of the one to the right more and more is inside."""
+    row = beside(5, 0, gap=40)
+    first = int(np.flatnonzero((beside(5, gap=40) < 128).any(0)).max())
+    second = first + 1 + int(np.flatnonzero((row[:, first + 1 :] < 128).any(0)).min())
+    for seen, several in ((8, False), (24, False), (70, True), (110, True)):
+        crop = row[:, : second + seen]
+        assert image.normalise(crop).doubt.startswith("several digits") == several, seen
+        cut_off_too = crop[:, int(np.flatnonzero((row < 128).any(0)).min()) + 6 :]
+        assert image.normalise(cut_off_too).doubt.startswith("several digits"), seen
+
+
 def test_digits_in_two_cells_are_several():
     field = beside(3, gap=50)
     cell = cv2.copyMakeBorder(field, 6, 6, 6, 6, cv2.BORDER_CONSTANT, value=30)

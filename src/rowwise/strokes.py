@@ -27,6 +27,9 @@ AROUND_SHARE = 0.4  # of a part's box: what is drawn around it has more in its o
 THIN_RING = 0.15  # of its longer side: what is drawn around a digit is no thicker
 INSIDE_SHARE = 0.25  # of the longer side of what is drawn around it: a digit has more
 OTHER_LONG = 0.28  # of the digit's longest part: another part that is as long may be a digit too
+CUT_OFF = (
+    0.2  # of the digit's longest part: a neighbour that a side cuts off shows no more of itself
+)
 SOLID_SHARE, SOLID_WIDTH = 0.8, 0.4  # of its hull's area, and of its longer side: strokes have less
 AS_LARGE = 0.4  # of a digit's longer side: what lies beside its sheet and is as long may be one too
 TALL = 1.6  # times as high as wide: a broken digit is not much more
@@ -139,7 +142,8 @@ def choose(mask: Bytes, edges: Bytes, *, pixel: float = 1.0) -> Strokes | None:
 def _others(parts: _Parts, taken: NDArray[np.bool_], pixel: float) -> int:
     """How many parts beside one are as large as a digit, and neither frame nor line.
 
-    Of those taken for the digit too, where they stand apart (see `_stand_apart`).
+    Of those taken for the digit too, where they stand apart (see `_stand_apart`). A neighbour of
+    which the picture's side leaves a little is none, unless the digit is cut off too.
     """
     rows, columns = parts.labels.shape
     wide, high = parts.right - parts.left, parts.bottom - parts.top
@@ -152,8 +156,12 @@ def _others(parts: _Parts, taken: NDArray[np.bool_], pixel: float) -> int:
     down = (parts.top <= 0) & (parts.bottom >= rows) & (bottom - top < rows)
     straight = (short <= 1.5 * parts.thick) & (short <= 0.15 * long) & (parts.edge > 0)
     digit = long[taken].max()
+    at_side, at_end = (parts.left <= 0) | (parts.right >= columns), parts.top <= 0
+    at_end |= parts.bottom >= rows
+    cut_off = at_side & (wide <= CUT_OFF * digit) | at_end & (high <= CUT_OFF * digit)
+    cut_off &= parts.edge[taken].max() == 0
     thick = parts.thick >= AS_THICK * parts.thick[taken].max()
-    aside = around | across | down | straight | (parts.edge >= FRAME_SHARE) | taken
+    aside = around | across | down | straight | (parts.edge >= FRAME_SHARE) | taken | cut_off
     large = thick & (long >= OTHER_LONG * digit)
     other = large & ~aside
     other[0] = False
