@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+import made_pictures
 import numpy as np
 import pytest
 import small_training
@@ -37,7 +38,7 @@ def results(tmp_path_factory):
         import recognisers
 
         patch.setattr(recognisers, "mnist", lambda options: DATA)
-        measured = recognisers.measure(argparse.Namespace(runs=folder, threads=1))
+        measured = recognisers.measure(argparse.Namespace(runs=folder, threads=1, shipped=False))
     return folder, json.loads(json.dumps(measured))
 
 
@@ -65,6 +66,26 @@ def test_accuracy_is_that_of_the_run_and_the_mean_that_of_the_seeds(results):
     assert small["mean"]["value"] == pytest.approx(np.mean(shares))
     assert small["mean"]["low"] <= np.mean(shares) <= small["mean"]["high"]
     assert "shipped" not in small  # no model of that name does
+
+
+def test_what_ships_is_measured_anew_without_the_runs(tmp_path, monkeypatch):
+    import recognisers
+
+    from rowwise import Dataset
+
+    labels = np.arange(10)
+    fields = np.stack([made_pictures.mnist_like(made_pictures.drawn(digit)) for digit in labels])
+    classes = tuple(map(str, range(10)))
+    digits = Dataset("fields", fields, labels, fields, labels, classes, "made", "0" * 64)
+    monkeypatch.setattr(recognisers, "mnist", lambda options: digits)
+    before = {"seeds": ["as they were"], "shipped": {"is_seed_0": True}}
+    out = tmp_path / "recognisers.json"
+    out.write_text(json.dumps({"networks": {"rows": before}}), "utf-8")
+    options = argparse.Namespace(out=out, threads=1, shipped=True, error_rate=None, seed=0)
+    rows = recognisers.measure(options)["networks"]["rows"]
+    assert rows["seeds"] == ["as they were"]
+    assert rows["shipped"]["is_seed_0"]
+    assert rows["shipped"]["accuracy"]["of"] == len(labels)
 
 
 def test_the_table_has_every_seed_and_every_second_row(results):
