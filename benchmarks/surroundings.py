@@ -25,7 +25,7 @@ from keras_study import write_results
 from measuring import say
 from trials import Cell, Told, digits, draw_sheet, head, judge, parse, parser, recogniser, tally
 
-COUNTS = {"neighbours": 24_000, "borders": 6_000, "grounds": 6_000}
+COUNTS = {"neighbours": 16_000, "borders": 6_000, "grounds": 6_000}
 SHOWN = 60  # pictures of each kind on the sheet
 LEVEL = 0.95
 
@@ -90,7 +90,7 @@ def upper_limit(wrong: int, of: int) -> float:
 def main() -> None:
     """Measure and write the results."""
     options = parser("Digits among other things.", "surroundings.json")
-    options.add_argument("--count", type=int, help="pictures of a kind (default 6,000 or 24,000)")
+    options.add_argument("--count", type=int, help="pictures of a kind (default 6,000 or 16,000)")
     options.add_argument("--only", action="append", choices=KINDS, help="this kind; repeatable")
     chosen = parse(options)
     write_results(chosen.out, measure(chosen))

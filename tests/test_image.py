@@ -344,6 +344,41 @@ def test_a_neighbour_of_which_a_side_leaves_a_little_is_none():
         assert image.normalise(cut_off_too).doubt.startswith("several digits"), seen
 
 
+@pytest.mark.parametrize("width", [0.1, 0.14])
+def test_an_outline_of_a_digit_is_no_ring_around_its_hole(width):
+    """What an edge filter leaves of a 6 is two lines, one within the other."""
+    for digit in (4, 6, 8, 9):
+        body = made_pictures.resized(made_pictures.drawn(digit, width=width), 190) > 0.5
+        edge = cv2.morphologyEx(body.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((5, 5)))
+        outline = np.pad(edge, 30)
+        found, *_ = ink.find(255 * outline)
+        covered = cv2.countNonZero(found.mask & outline) / cv2.countNonZero(outline)
+        doubt = image.normalise(255 * outline).doubt
+        assert covered > 0.9 or doubt.startswith("several digits"), digit
+
+
+def test_a_blurred_digit_of_few_pixels_is_no_patch():
+    for digit in (1, 8):
+        small = made_pictures.mnist_like(made_pictures.drawn(digit, width=0.22))
+        blurred = np.roll(cv2.GaussianBlur(small, (0, 0), 1.5), 2, axis=0)
+        assert image.normalise(blurred).doubt == ""
+    patch = np.zeros((100, 100), np.uint8)
+    patch[20:80, 30:70] = 1
+    assert strokes.unlike_a_digit(patch) == "a solid patch"
+    assert strokes.unlike_a_digit(patch, scale=4) == ""
+
+
+def test_a_part_of_a_strip_at_a_side_is_no_stroke():
+    plain = np.full((256, 256), 220, np.uint8)
+    mask = np.zeros_like(plain)
+    mask[150:236, 250:] = 1
+    plain[mask > 0] = 60
+    for turns in range(4):
+        assert strokes.is_of_paper(np.rot90(mask, turns).copy(), np.rot90(plain, turns).copy())
+    off_the_side, plain = np.roll(mask, -30, axis=1), np.roll(plain, -30, axis=1)
+    assert not strokes.is_of_paper(off_the_side, plain)
+
+
 def test_digits_in_two_cells_are_several():
     field = beside(3, gap=50)
     cell = cv2.copyMakeBorder(field, 6, 6, 6, 6, cv2.BORDER_CONSTANT, value=30)

@@ -107,7 +107,6 @@ AT_ONCE = HOMES["torch"] | {
     "estimator",
 }
 
-MOST_LINES_A_FILE = 450
 MOST_LINES_A_FUNCTION = 60
 # name of a function or file: why it may be longer
 LONGER: dict[str, str] = {}
@@ -238,12 +237,6 @@ def test_types_are_shipped():
 
 
 # --- sizes ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_a_file_is_an_evenings_reading(name):
-    lines = len(MODULES[name].read_text("utf-8").splitlines())
-    assert lines <= MOST_LINES_A_FILE or name in LONGER, f"{name} has {lines} lines"
 
 
 @pytest.mark.parametrize("name", MODULES)

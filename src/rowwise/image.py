@@ -176,8 +176,10 @@ def _candidates(picture: Bytes, show: Show | None) -> tuple[tuple[Candidate, ...
     doubt = ""
     if others:
         doubt = SEVERAL.format(count=others, pieces="piece" if others == 1 else "pieces")
-    elif looks and not looks[0].ink.laid and (like := unlike_a_digit(looks[0].ink.mask)):
-        doubt = UNLIKE.format(like=like)
+    elif looks and not looks[0].ink.laid:
+        first = looks[0].ink
+        if like := unlike_a_digit(first.mask, scale=first.scale):
+            doubt = UNLIKE.format(like=like)
     return tuple(sorted(kept, key=lambda one: -one.odds)), doubt
 
 

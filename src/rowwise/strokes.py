@@ -16,6 +16,7 @@ STRIP_SHARE = 0.8  # of a side of the picture: what covers more, and ends there,
 NARROW = 0.3  # of a picture's longer side: one that is narrower was cut closely round a 1
 NEAR_SIDE_PX = 2  # from the picture's side: a line that is as near to it lies at it
 SIDE_SPAN = 0.95  # of the picture's side: what runs along all of it is no stroke
+SIDE_PART = 0.25  # of the picture's side: what runs along so much of it, at it, is none either
 MOST_ALIKE = 6  # parts of about the same length: more are grain
 MOST_PARTS = 16  # whose thickness is looked at, the largest
 STRAIGHT_SHARE = 0.3  # of the longer side of the smallest box around it: a line has less
@@ -38,6 +39,8 @@ BREAKS, BREAKS_ACROSS = 0.12, 0.2  # of the digit's height and width: thinner st
 BREAK_PX = 1.6  # of the picture: a gap that is no wider may be a break
 CLEARLY = 0.4  # of the thickness of strokes: between a digit and a smaller one beside it
 APART = 0.08  # of the longer side: what thin pieces of one digit are not
+ROUND_SHARE = 0.93  # of its convex hull: what is drawn around a digit, and closed, fills more
+GAP = 0.12  # of its longer side: a line with no wider ones is closed
 CLEAR = 0.05  # of the longer side of what is drawn around: nearer pieces may be of one digit
 AS_THICK = 0.2  # of the digit's thickness
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -211,11 +214,12 @@ def parts_beside(mask: Bytes, hull: Bytes, length: float) -> int:
     return int(beside.sum())
 
 
-def unlike_a_digit(mask: Bytes) -> str:
+def unlike_a_digit(mask: Bytes, *, scale: float = 1.0) -> str:
     """What a mask looks like rather than a digit; empty where it looks like one.
 
     A line from side to side of the picture, a solid patch, or what fills a corner: they may be
-    strokes, or the fold of a sheet, a finger, a desk.
+    strokes, or the fold of a sheet, a finger, a desk. In a small picture, which was enlarged by
+    `scale`, a blurred digit is as solid as a patch: there the network says what it is.
     """
     rows, columns = mask.shape
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -227,7 +231,7 @@ def unlike_a_digit(mask: Bytes) -> str:
     if slim and not narrow and (wide >= SIDE_SPAN * columns or high >= SIDE_SPAN * rows):
         return "a line from side to side"
     solid = cv2.countNonZero(mask) > SOLID_SHARE * cv2.contourArea(cv2.convexHull(points))
-    if solid and min(sides) > SOLID_WIDTH * max(sides):
+    if solid and scale <= 1 and min(sides) > SOLID_WIDTH * max(sides):
         return "a solid patch"
     corners = mask[:3, :3].any(), mask[:3, -3:].any(), mask[-3:, :3].any(), mask[-3:, -3:].any()
     if any(corners) and not (wide >= SIDE_SPAN * columns and high >= SIDE_SPAN * rows):
@@ -299,8 +303,26 @@ def _is_around(parts: _Parts, part: int, inner: int) -> bool:
     long = max(parts.right[part] - parts.left[part], parts.bottom[part] - parts.top[part])
     if parts.thick[part] > THIN_RING * long or max(size) < INSIDE_SHARE * long:
         return False
+    if _is_outline(parts, part):
+        return False
     apart = cv2.distanceTransform((parts.labels != part).astype(np.uint8), cv2.DIST_L2, 3)
     return bool(apart[parts.labels == inner].min() >= CLEAR * long)
+
+
+def _is_outline(parts: _Parts, part: int) -> bool:
+    """Whether a part is a closed line that is not convex: a digit's own outline, as 6 and 9 have.
+
+    Rings and boxes that people draw around a digit are nearly convex. Small gaps count as closed.
+    """
+    x0, y0, x1, y1 = (int(v[part]) for v in (parts.left, parts.top, parts.right, parts.bottom))
+    shape = (parts.labels[y0:y1, x0:x1] == part).astype(np.uint8)
+    gap = round(GAP * max(shape.shape)) | 1
+    shape = cv2.copyMakeBorder(shape, gap, gap, gap, gap, cv2.BORDER_CONSTANT, value=0)
+    shape = cv2.morphologyEx(shape, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
+    outlines, _ = cv2.findContours(shape, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(outlines, key=cv2.contourArea)
+    area, hull = cv2.contourArea(outline), cv2.contourArea(cv2.convexHull(outline))
+    return bool(0.5 * hull <= area < ROUND_SHARE * hull)
 
 
 def _is_rectangle(parts: _Parts, part: int) -> bool:
@@ -391,26 +413,31 @@ def is_of_paper(mask: Bytes, plain: Bytes) -> bool:
 
 
 def _is_at_a_side(mask: Bytes, plain: Bytes) -> bool:
-    """Whether a line runs along all of a side of the picture, with no paper between the two."""
+    """Whether a line runs along a side of the picture, with no paper between the two."""
     _, _, wide, high = cv2.boundingRect(mask)
     rows, columns = mask.shape
     if min(rows, columns) < NARROW * max(rows, columns):
         return False
-    if high >= SIDE_SPAN * rows and 2 * wide < columns:
-        return any(_is_bare(m, p) for m, p in ((mask, plain), (mask[:, ::-1], plain[:, ::-1])))
-    if wide >= SIDE_SPAN * columns and 2 * high < rows:
-        return any(
-            _is_bare(m, p) for m, p in ((mask.T, plain.T), (mask.T[:, ::-1], plain.T[:, ::-1]))
-        )
-    return False
+    if wide > high:
+        mask, plain = mask.T, plain.T
+        wide, high, rows, columns = high, wide, columns, rows
+    if 2 * wide >= columns:
+        return False
+    turned = ((mask, plain), (mask[:, ::-1], plain[:, ::-1]))
+    if high >= SIDE_SPAN * rows:
+        return any(_is_at_its_left(m) or _is_bare(m, p) for m, p in turned)
+    return high >= SIDE_PART * rows and any(_is_at_its_left(m) for m, _ in turned)
+
+
+def _is_at_its_left(mask: Bytes) -> bool:
+    """Whether a line lies at the left side of its picture along its length."""
+    return bool(np.median(mask[mask.any(axis=1)].argmax(axis=1)) <= NEAR_SIDE_PX)
 
 
 def _is_bare(mask: Bytes, plain: Bytes) -> bool:
     """Whether nothing as bright as the paper right of a line lies left of it."""
     there = np.flatnonzero(mask.any(axis=1))
     before, after = mask[there].argmax(axis=1), mask[there, ::-1].argmax(axis=1)
-    if np.median(before) <= NEAR_SIDE_PX:
-        return True
     if after.max() == 0:
         return False
     place, levels = np.arange(mask.shape[1]), plain[there]
