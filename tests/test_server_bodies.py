@@ -203,6 +203,7 @@ def test_an_empty_body_is_no_picture(client):
         ('{"picture": 3}', 422, "base64 in a string"),
         ('{"picture": "a"}', 422, "base64"),
         ('{"picture": "a\\u00e9=="}', 422, "base64"),
+        ('{"picture": "AA==AAAA"}', 422, "base64"),
         ('{"picture": ""}', 422, "no bytes"),
         ('{"array": 3}', 422, "rows"),
         ('{"array": []}', 422, "rows"),
@@ -328,3 +329,11 @@ def test_nothing_of_a_request_touches_the_disk(readers, monkeypatch):
     ]
     assert [answer.status_code for answer in answers] == [200] * 5
     client.close()
+
+
+@pytest.mark.parametrize("more", [-4, -1, 0, 1, 5])
+def test_long_base64_is_decoded_piece_by_piece_to_the_same(more):
+    import base64
+
+    data = np.random.default_rng(0).bytes(2 * bodies.BASE64_CHARS * 3 // 4 + more)
+    assert bodies._decoded(base64.b64encode(data).decode()) == data
