@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import builtins
 import os
 import tempfile
@@ -317,8 +318,6 @@ def test_nothing_of_a_request_touches_the_disk(readers, monkeypatch):
 
     for place, name in ((builtins, "open"), (os, "open"), (tempfile, "SpooledTemporaryFile")):
         monkeypatch.setattr(place, name, closed)
-    import base64
-
     text = base64.b64encode(large).decode()
     answers = [
         client.post(READ, large),
@@ -333,7 +332,5 @@ def test_nothing_of_a_request_touches_the_disk(readers, monkeypatch):
 
 @pytest.mark.parametrize("more", [-4, -1, 0, 1, 5])
 def test_long_base64_is_decoded_piece_by_piece_to_the_same(more):
-    import base64
-
     data = np.random.default_rng(0).bytes(2 * bodies.BASE64_CHARS * 3 // 4 + more)
     assert bodies._decoded(base64.b64encode(data).decode()) == data

@@ -108,8 +108,6 @@ AT_ONCE = HOMES["torch"] | {
 }
 
 MOST_LINES_A_FUNCTION = 60
-# name of a function or file: why it may be longer
-LONGER: dict[str, str] = {}
 
 
 def module(path: Path) -> str:
@@ -245,15 +243,7 @@ def test_a_function_fits_a_screen(name):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = node.end_lineno - node.lineno + 1
             full = f"{name}.{node.name}"
-            assert lines <= MOST_LINES_A_FUNCTION or full in LONGER, f"{full} has {lines} lines"
-
-
-def test_exceptions_are_still_needed():
-    for name in LONGER:
-        file, _, function = name.rpartition(".")
-        assert name in MODULES or any(
-            getattr(node, "name", None) == function for node in ast.walk(syntax(file))
-        )
+            assert lines <= MOST_LINES_A_FUNCTION, f"{full} has {lines} lines"
 
 
 # --- texts ------------------------------------------------------------------------------------

@@ -28,9 +28,7 @@ AROUND_SHARE = 0.4  # of a part's box: what is drawn around it has more in its o
 THIN_RING = 0.15  # of its longer side: what is drawn around a digit is no thicker
 INSIDE_SHARE = 0.25  # of the longer side of what is drawn around it: a digit has more
 OTHER_LONG = 0.28  # of the digit's longest part: another part that is as long may be a digit too
-CUT_OFF = (
-    0.2  # of the digit's longest part: a neighbour that a side cuts off shows no more of itself
-)
+CUT_OFF = 0.2  # of the digit's longest part: a neighbour cut off by a side shows no more
 SOLID_SHARE, SOLID_WIDTH = 0.8, 0.4  # of its hull's area, and of its longer side: strokes have less
 AS_LARGE = 0.4  # of a digit's longer side: what lies beside its sheet and is as long may be one too
 TALL = 1.6  # times as high as wide: a broken digit is not much more
